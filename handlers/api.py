@@ -1,0 +1,253 @@
+"""An API of plain functions: the server's Api handler.
+
+    api = Api()
+
+    @api.get("/api/items/{id:int}")
+    def item(call, id):
+        return {"id": id, "wanted": call.query.get("field", "all")}
+
+A function takes the Call, where it has a parameter for it, and the path's parameters by name. It returns a dict or list
+(JSON), str, bytes, None (204), an iterator or Source (streamed), (status, body), (status, body, fields) or a Response; it
+raises Problem for an error that the client is told about. It runs on the loop: it must not wait. To answer later it returns
+PENDING.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from handlers import builtin
+from handlers.calls import BodyReader, Call, Endpoint, Receive, ReceiveFile, problem_of
+from handlers.pages import KNOWN_METHODS
+from handlers.responses import PENDING, Channel, Event, Pause, Problem, Response, event_stream, render
+from handlers.routes import Route, Routes
+from reactor.errors import ProtocolError
+from reactor.exchange import Body, Exchange, Head
+from reactor.http.fields import Fields
+
+BODY = 1024 * 1024  # bytes of a request's body that is held whole, unless a route says otherwise: 413 beyond
+PREFLIGHT_SECONDS = 600  # how long a browser may remember what CORS allows
+
+__all__ = [
+    "PENDING", "Api", "Call", "Channel", "Event", "Pause", "Problem", "Response", "builtin_api", "event_stream",
+]  # fmt: skip
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Api:
+    """Functions by method and path.
+
+    `cors` lists the origins whose pages may use it, `"*"` for all. `limit` is that of a request's body in bytes.
+    """
+
+    def __init__(self, *, cors: str | Sequence[str] = (), limit: int = BODY) -> None:
+        self.routes: Routes[Endpoint] = Routes()
+        self.requests = 0
+        self.answers = [0] * 6  # by the first digit of their status
+        self._limit = limit
+        self._cors = frozenset(origin.encode("ascii") for origin in ([cors] if isinstance(cors, str) else cors))
+
+    # Registration.
+
+    def route(
+        self, path: str, methods: Iterable[str], *, limit: int | None = None, receive: Receive | None = None,
+        files: ReceiveFile | None = None,
+    ) -> Callable[[F], F]:  # fmt: skip
+        """Register the decorated function.
+
+        `receive(call, piece)` takes the body as it arrives, before the function is called; `files(call, part, piece)`
+        does so with the files of a form, an empty piece ending each, while its other fields go to `call.form`. Neither has
+        a limit of its own. Raises ValueError for a bad path or one registered already, TypeError for a function that
+        cannot be called so.
+        """
+
+        def register(function: F) -> F:
+            takes_call, names = _signature(function, Route[Endpoint](path).names)
+            endpoint = Endpoint(function, takes_call, names, self._limit if limit is None else limit, receive, files)
+            self.routes.add(path, [method.encode("ascii") for method in methods], endpoint)
+            return function
+
+        return register
+
+    def get(self, path: str, **options: Any) -> Callable[[F], F]:
+        return self.route(path, ("GET",), **options)
+
+    def post(self, path: str, **options: Any) -> Callable[[F], F]:
+        return self.route(path, ("POST",), **options)
+
+    def put(self, path: str, **options: Any) -> Callable[[F], F]:
+        return self.route(path, ("PUT",), **options)
+
+    def patch(self, path: str, **options: Any) -> Callable[[F], F]:
+        return self.route(path, ("PATCH",), **options)
+
+    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
+        return self.route(path, ("DELETE",), **options)
+
+    def include(self, other: Api) -> None:
+        """Add another Api's routes to this one's; raises ValueError where both have the same."""
+        for route in other.routes:
+            for method, endpoint in route.methods.items():
+                self.routes.add(route.pattern, [method], endpoint)
+
+    # Requests.
+
+    def handle(self, exchange: Exchange) -> None:
+        if not self.offer(exchange):
+            self.answer_not_found(exchange)
+
+    def offer(self, exchange: Exchange) -> bool:
+        """Take the exchange if a route fits its path, whatever the method; False leaves it to others."""
+        request = exchange.request
+        path = request.path
+        if b"?" in path:
+            path = path.partition(b"?")[0]
+        route = self.routes.find(path)
+        endpoint = route.methods.get(request.method) if route is not None else None
+        if endpoint is None:
+            return self._search(exchange, path)
+        self._begin(exchange, endpoint, {})
+        return True
+
+    def answer_not_found(self, exchange: Exchange) -> None:
+        self._answer_problem(exchange, Problem(404, "Nothing is found at this path."))
+
+    def _search(self, exchange: Exchange, path: bytes) -> bool:
+        """Parameters, another spelling, HEAD for GET, or the reason why the method is refused."""
+        method = exchange.request.method
+        allowed: dict[bytes, None] = {}
+        try:
+            for route, params in self.routes.search(path):
+                endpoint = route.methods.get(method)
+                if endpoint is None and method == b"HEAD":  # RFC 9110 section 9.3.2: as GET; the connection keeps the body
+                    endpoint = route.methods.get(b"GET")
+                if endpoint is not None:
+                    self._begin(exchange, endpoint, params)
+                    return True
+                allowed.update(dict.fromkeys(route.methods))
+        except ProtocolError as error:
+            self._answer_problem(exchange, problem_of(error))
+            return True
+        if allowed:
+            self._other_method(exchange, method, _allow(allowed))
+        return bool(allowed)
+
+    def _other_method(self, exchange: Exchange, method: bytes, allow: bytes) -> None:
+        if method == b"OPTIONS":
+            head = Head(204, [(b"Allow", allow)])
+            if self._cors and b"access-control-request-method" in exchange.request.fields:
+                _allow_preflight(head.fields, exchange.request.fields, allow)
+            self._send(exchange, head, b"")
+        elif method in KNOWN_METHODS:
+            detail = f"{method.decode('ascii')} is not allowed here, only {allow.decode('ascii')}."
+            self._answer_problem(exchange, Problem(405, detail, [(b"Allow", allow)]))
+        else:
+            self._answer_problem(exchange, Problem(501, f"The method {method.decode('ascii')} is not known here."))
+
+    def _begin(self, exchange: Exchange, endpoint: Endpoint, params: dict[str, Any]) -> None:
+        self.requests += 1
+        body = exchange.body
+        if type(body) is bytes and endpoint.receive is None and endpoint.files is None and len(body) <= endpoint.limit:
+            self.run(Call(self, exchange, endpoint, params, body))
+        else:
+            BodyReader(Call(self, exchange, endpoint, params)).begin(body)
+
+    def run(self, call: Call) -> None:
+        endpoint = call.endpoint
+        try:
+            if endpoint.names:
+                params = call.params
+                named = {name: params[name] for name in endpoint.names}
+                value = endpoint.function(call, **named) if endpoint.takes_call else endpoint.function(**named)
+            else:
+                value = endpoint.function(call) if endpoint.takes_call else endpoint.function()
+        except Problem as problem:
+            value = problem.response()
+        if value is not PENDING:
+            self.answer(call, value)
+
+    # Answers.
+
+    def answer(self, call: Call, value: Any) -> None:
+        head, body = render(value, call.exchange.reactor)
+        self._send(call.exchange, head, body)
+
+    def _answer_problem(self, exchange: Exchange, problem: Problem) -> None:
+        head, body = render(problem.response(), exchange.reactor)
+        self._send(exchange, head, body)
+
+    def _send(self, exchange: Exchange, head: Head, body: Body) -> None:
+        self.answers[head.status // 100] += 1
+        if self._cors:
+            head = self._with_cors(exchange, head)
+        exchange.respond(head, body)
+
+    def _with_cors(self, exchange: Exchange, head: Head) -> Head:
+        """The Fetch standard's CORS protocol: which pages may read this."""
+        head = head.edited()
+        if b"*" in self._cors:
+            head.fields.set(b"Access-Control-Allow-Origin", b"*")
+            return head
+        head.fields.add(b"Vary", b"Origin")
+        origin = exchange.request.fields.get(b"origin")
+        if origin in self._cors:
+            head.fields.set(b"Access-Control-Allow-Origin", origin)
+        return head
+
+
+def _signature(function: Callable[..., Any], names: list[str]) -> tuple[bool, tuple[str, ...]]:
+    """Whether a function takes the Call, and which of the path's parameters."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function.__name__} is async: functions of an Api are plain ones")
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        taken = tuple(names)
+    else:
+        taken = tuple(parameter.name for parameter in parameters if parameter.name in names)
+    others = [parameter for parameter in parameters if parameter.name not in taken and parameter.default is parameter.empty]
+    others = [parameter for parameter in others if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)]
+    if len(others) > 1 or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in others):
+        raise TypeError(f"{function.__name__} takes more than the call and the parameters of its path")
+    return bool(others), taken
+
+
+def _allow(methods: Iterable[bytes]) -> bytes:
+    names = dict.fromkeys(methods)
+    if b"GET" in names:
+        names.setdefault(b"HEAD")
+    names.setdefault(b"OPTIONS")
+    return b", ".join(names)
+
+
+def _allow_preflight(fields: Fields, asked: Fields, allow: bytes) -> None:
+    fields.add(b"Access-Control-Allow-Methods", allow)
+    wanted = asked.get(b"access-control-request-headers")
+    if wanted is not None:
+        fields.add(b"Access-Control-Allow-Headers", wanted)
+    fields.add(b"Access-Control-Max-Age", b"%d" % PREFLIGHT_SECONDS)
+    fields.add(b"Vary", b"Access-Control-Request-Headers")
+
+
+def builtin_api(facts: Callable[[], dict[str, Any]] | None = None) -> Api:
+    """An Api with the routes that every server has; `facts` adds what the process knows to /api/status."""
+    api = Api()
+    started = time.monotonic()
+
+    @api.get("/api/status")
+    def status() -> dict[str, Any]:
+        answered = {f"{digit}xx": api.answers[digit] for digit in range(2, 6)}
+        found = {
+            "status": "ok",
+            "uptime": round(time.monotonic() - started, 3),
+            "requests": api.requests,
+            "answered": answered,
+        }
+        return found if facts is None else {**found, **facts()}
+
+    for methods, path, function in builtin.ROUTES:
+        api.route(path, methods)(function)
+    return api

@@ -1,0 +1,289 @@
+"""Caching: answers from the store what it may, and lets one fetch answer everybody who waits for the same.
+
+It stands before any handler. What an exchange comes to is the verdict of cache/rules.py:
+
+    verdict       what happens
+    Hit, Stale    answered from the store; a Stale one may start a validation that nobody waits for
+    Miss          joins the fetch that is under way for the key, or begins one
+    Revalidate    the same, with the stored response's validators in the request
+    Pass          goes to the handler, and the store keeps out of it
+    Unavailable   504
+
+A fetch that several may wait for is a SharedFetch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from cache.entry import Entry
+from cache.invalidation import invalidates
+from cache.key import primary_key
+from cache.policy import DEFAULT_POLICY, Policy
+from cache.rules import Hit, Miss, Pass, Revalidate, Stale, Unavailable, conditional_fields, lookup, matching
+from cache.status import forward_status, hit_status
+from cache.stores.memory import ContentSource, MemoryStore
+from cache.validation import Updates, after_head
+from handlers.shared_fetch import SharedFetch, answer_each
+from handlers.stored import Rendered, answer_conditionally
+from reactor.errors import ProtocolError
+from reactor.exchange import Exchange, Handler, Head, error_page
+from reactor.http.fields import Fields
+from reactor.http.parser import Request
+from reactor.loop import Reactor
+
+log = logging.getLogger("handlers.caching")
+
+HIT_FOR_MISS_SECONDS = 30.0  # how long a key that could not be stored is fetched by each for itself
+HIT_FOR_MISS_KEYS = 4096  # remembered so; the oldest is forgotten
+FETCHES_PER_KEY = 16  # shared fetches under way for one key (one per variant); further exchanges go on alone
+
+# Credentials, and directives for caches: who sends these is neither answered by another's fetch, nor are others by theirs.
+_OWN_TERMS = frozenset((b"authorization", b"cache-control", b"pragma"))
+_FORWARDED = ("uri-miss", "vary-miss", "bypass", "request", "partial", "stale")  # RFC 9211 section 2.2, but for `method`
+
+
+class Later(Protocol):
+    """A store that answers later: `on_ready` is called with the entries, from the loop."""
+
+    on_ready: Callable[[Sequence[Entry]], object] | None
+
+    def cancel(self) -> None: ...
+
+
+class Caching:
+    """A shared cache before a handler. `name` is what Cache-Status calls it (RFC 9211)."""
+
+    def __init__(
+        self, reactor: Reactor, handler: Handler, store: MemoryStore, policy: Policy = DEFAULT_POLICY,
+        name: bytes = b"reactor",
+    ) -> None:
+        self.reactor = reactor
+        self.handler = handler
+        self.store = store
+        self.policy = policy
+        self.name = name
+        self.fetches: dict[bytes, list[SharedFetch]] = {}  # under way, which others may wait for
+        self._apart: dict[bytes, list[SharedFetch]] = {}  # under way, which nobody else may
+        self._unstorable: dict[bytes, float] = {}  # key → until when (seconds on the reactor's clock)
+        self._notes = {fwd: partial(self._note, forward_status(name, fwd)) for fwd in _FORWARDED}
+        self._notes_in_vain = {
+            fwd: partial(self._note, forward_status(name, fwd, in_vain=True)) for fwd in _FORWARDED
+        }
+
+    def handle(self, exchange: Exchange) -> None:
+        request = exchange.request
+        try:
+            key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+        except ProtocolError:
+            self.handler.handle(exchange)  # a target with no origin is nothing to store
+            return
+        found = self.store.get(key)
+        if type(found) is tuple:
+            self.decide(exchange, key, found)
+        else:
+            _Waiting(self, exchange, key, found)  # type: ignore[arg-type]
+
+    def decide(self, exchange: Exchange, key: bytes, entries: Sequence[Entry]) -> None:
+        """Answer, wait or forward, now that the stored responses are known."""
+        now = exchange.reactor.wall
+        if not entries and key in self._unstorable and self._goes_alone(exchange.request, key):
+            self.pass_on(exchange, key, "uri-miss")
+            return
+        verdict = lookup(exchange.request, entries, now, self.policy)
+        kind = type(verdict)
+        if kind is Hit:
+            self._hit(exchange, verdict.entry, verdict.special, "hit")  # type: ignore[union-attr]
+        elif kind is Stale:
+            self._hit(exchange, verdict.entry, verdict.special, "stale")  # type: ignore[union-attr]
+            if verdict.revalidate:  # type: ignore[union-attr]
+                self._validate_behind(exchange, key, entries, verdict.entry)  # type: ignore[union-attr]
+        elif kind is Pass:
+            self.pass_on(exchange, key, verdict.fwd)  # type: ignore[arg-type]
+        elif kind is Unavailable:
+            exchange.verdict = "unavailable"
+            exchange.respond(*error_page(504, verdict.reason))
+        else:
+            self._fetch(exchange, key, entries, verdict)  # type: ignore[arg-type]
+
+    # From the store.
+
+    def _hit(self, exchange: Exchange, entry: Entry, special: bool, verdict: str) -> None:
+        """A stored response answers: its head is serialized once a second, its body is shared."""
+        exchange.verdict = verdict
+        entry.store.visited = True
+        now = exchange.reactor.wall
+        elapsed = now - entry.response_time  # negative where the clock was set back
+        age = int(entry.initial_age + elapsed) if elapsed > 0.0 else int(entry.initial_age)
+        rendered = entry.rendered
+        if rendered is None:
+            rendered = entry.rendered = Rendered(entry, age, hit_status(self.name, entry.ttl(now)))
+        elif rendered.age != age:
+            rendered.renew(entry, age, hit_status(self.name, entry.ttl(now)))
+        if special:
+            answer_conditionally(exchange, entry, rendered.head, now)
+            return
+        body = rendered.body
+        exchange.respond(rendered.head, ContentSource(entry.body, 0, entry.body.size) if body is None else body)
+
+    # To the handler.
+
+    def pass_on(self, exchange: Exchange, key: bytes, fwd: str) -> None:
+        if fwd == "method":
+            exchange.map_head(self._note_method)
+        else:
+            exchange.map_head((self._notes if exchange.verdict != "collapsed" else self._notes_in_vain)[fwd])
+        exchange.verdict = "pass"
+        self.handler.handle(exchange)
+
+    def _note(self, status: bytes, exchange: Exchange, head: Head) -> Head:
+        if exchange.error is not None:
+            return head  # RFC 9211 section 2: not on what an intermediary made itself
+        if exchange.request.method == b"HEAD":
+            self._head_answered(exchange, head)
+        head = head.edited()
+        head.fields.append_valid(b"Cache-Status: " + status, b"cache-status", status)
+        return head
+
+    def _note_method(self, exchange: Exchange, head: Head) -> Head:
+        """RFC 9111 section 4.4: what an unsafe method may have changed is not used again unasked."""
+        request = exchange.request
+        if exchange.error is not None or not request.path.startswith(b"/"):
+            return head  # `*` and CONNECT's target are no URIs
+        uri = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+        gone = invalidates(request, uri, head.status, head.fields)
+        for key in gone.keys:
+            self._invalidate(key)
+        if gone.groups:
+            prefix, groups = gone.origin + b"/", frozenset(gone.groups)
+            self.store.purge(lambda key, entry: key.startswith(prefix) and not groups.isdisjoint(entry.groups))
+        head = head.edited()
+        head.fields.add(b"Cache-Status", forward_status(self.name, "method"))
+        return head
+
+    def _invalidate(self, key: bytes) -> None:
+        self.with_entries(key, self._remove)
+        for fetch in [*self.fetches.get(key, ()), *self._apart.get(key, ())]:
+            fetch.taint()
+
+    def _remove(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self.store.remove(entry)
+
+    def _head_answered(self, exchange: Exchange, head: Head) -> None:
+        """RFC 9111 section 4.3.5: an answer to HEAD freshens, or puts in doubt, what is stored for GET."""
+        if head.status == 200:
+            request, now = exchange.request, exchange.reactor.wall
+            key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+            sent = now - (exchange.reactor.now - exchange.started)
+            self.with_entries(key, partial(self._after_head, request, head.fields.copy(), sent, now))
+
+    def _after_head(self, request: Request, fields: Fields, sent: float, now: float, entries: Sequence[Entry]) -> None:
+        if entries:
+            self.apply(after_head(request, entries, fields, sent, now, self.policy))
+
+    def with_entries(self, key: bytes, use: Callable[[Sequence[Entry]], object]) -> None:
+        """Call `use` with what is stored under a key: now, or once a store that answers later does."""
+        found = self.store.get(key)
+        if type(found) is tuple:
+            use(found)
+        else:
+            found.on_ready = use  # type: ignore[attr-defined]
+
+    def apply(self, updates: Updates) -> None:
+        """Do with stored responses what a validation decided."""
+        for old, new in updates:
+            if new is None:
+                self.store.remove(old)
+            else:
+                self.store.update(old, new)
+
+    # Fetching.
+
+    def _fetch(self, exchange: Exchange, key: bytes, entries: Sequence[Entry], verdict: Miss | Revalidate) -> None:
+        request = exchange.request
+        fields = request.fields.index
+        if key in self._unstorable and self._goes_alone(request, key):
+            self.pass_on(exchange, key, verdict.fwd)
+            return
+        if request.method != b"GET" or request.upgrade is not None or (b"range" in fields and type(verdict) is Miss):
+            self.pass_on(exchange, key, verdict.fwd)
+            return
+        exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
+        under_way = self.fetches.get(key, ())
+        shared = _OWN_TERMS.isdisjoint(fields)
+        if shared:
+            for fetch in under_way:
+                if fetch.join(exchange):
+                    return
+                if fetch.too_large:
+                    self.mark_unstorable(key)
+                    self.pass_on(exchange, key, verdict.fwd)
+                    return
+        fetch = SharedFetch(self, key, request, entries, verdict, shared and len(under_way) < FETCHES_PER_KEY)
+        fetch.wait_for(exchange)
+        fetch.start(exchange)
+
+    def _validate_behind(self, exchange: Exchange, key: bytes, entries: Sequence[Entry], entry: Entry) -> None:
+        """RFC 5861 section 3: the client has its answer; one validation per key runs without it."""
+        request = exchange.request
+        if request.method != b"GET" or key in self.fetches or key in self._apart:
+            return
+        candidates = matching(request, entries)
+        asked = conditional_fields(request, candidates, entry)
+        verdict = Revalidate(entry, tuple(candidates), asked, "stale", "it is stale", "RFC 5861 section 3")
+        shared = _OWN_TERMS.isdisjoint(request.fields.index)
+        SharedFetch(self, key, request, entries, verdict, shared, behind=True).start(exchange)
+
+    def under_way(self, fetch: SharedFetch, shared: bool) -> None:
+        """For SharedFetch: it begins; others may wait for it if it is `shared`."""
+        (self.fetches if shared else self._apart).setdefault(fetch.key, []).append(fetch)
+
+    def over(self, fetch: SharedFetch) -> None:
+        """For SharedFetch: nobody can join it any more."""
+        for table in (self.fetches, self._apart):
+            fetches = table.get(fetch.key)
+            if fetches is not None and fetch in fetches:
+                fetches.remove(fetch)
+                if not fetches:
+                    del table[fetch.key]
+
+    def _goes_alone(self, request: Request, key: bytes) -> bool:
+        """Hit-for-miss: a plain GET for what could not be stored a moment ago."""
+        if self._unstorable[key] <= self.reactor.now:
+            del self._unstorable[key]
+            return False
+        return request.method == b"GET" and not request.length and b"cache-control" not in request.fields.index
+
+    def mark_unstorable(self, key: bytes) -> None:
+        """Hit-for-miss: for a while nobody waits for anybody else's fetch of this key."""
+        self._unstorable.pop(key, None)
+        if len(self._unstorable) >= HIT_FOR_MISS_KEYS:
+            del self._unstorable[next(iter(self._unstorable))]
+        self._unstorable[key] = self.reactor.now + HIT_FOR_MISS_SECONDS
+
+
+class _Waiting:
+    """An exchange whose store answers later."""
+
+    __slots__ = ("_caching", "_exchange", "_key", "_later")
+
+    def __init__(self, caching: Caching, exchange: Exchange, key: bytes, later: Later) -> None:
+        self._caching = caching
+        self._exchange = exchange
+        self._key = key
+        self._later: Later | None = later
+        later.on_ready = self._ready
+        exchange.on_end(self._ended)
+
+    def _ready(self, entries: Sequence[Entry]) -> None:
+        self._later = None
+        if not self._exchange.ended:
+            answer_each(partial(self._caching.decide, key=self._key, entries=entries), [self._exchange])
+
+    def _ended(self, exchange: Exchange) -> None:
+        if self._later is not None:
+            self._later.cancel()

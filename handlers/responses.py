@@ -1,0 +1,276 @@
+"""What a function of an Api may return, and how it becomes a head and a body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+from handlers.pages import JSON, PROBLEM, problem
+from reactor.errors import BodyCutShort
+from reactor.exchange import Body, Head, Source
+from reactor.http.fields import Fields, Text
+from reactor.loop import Reactor, Timer
+
+TEXT = b"text/plain; charset=utf-8"
+OCTETS = b"application/octet-stream"
+EVENTS = b"text/event-stream"
+CHANNEL_BYTES = 256 * 1024  # not yet taken by a channel's client: beyond it the client is too slow and is cut off
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+# Shared by all answers of their kind; whoever edits a head takes a copy.
+_JSON_HEAD = Head(200, [(b"Content-Type", JSON)])
+_TEXT_HEAD = Head(200, [(b"Content-Type", TEXT)])
+_OCTETS_HEAD = Head(200, [(b"Content-Type", OCTETS)])
+_EMPTY_HEAD = Head(204)
+
+_END: Final = object()
+
+
+class Pending:
+    """What a function returns that answers later, by `Call.respond` or `Call.after`."""
+
+    def __repr__(self) -> str:
+        return "PENDING"
+
+
+PENDING: Final = Pending()
+
+
+class Response:
+    """An answer with everything said: status, fields, and a body of any kind that a function may return."""
+
+    __slots__ = ("body", "content_type", "fields", "status")
+
+    def __init__(
+        self,
+        body: Any = None,
+        status: int = 200,
+        fields: Iterable[tuple[Text, Text]] = (),
+        content_type: Text | None = None,
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.fields = fields
+        self.content_type = content_type
+
+
+class Problem(Exception):
+    """Raised by a function to answer an error as problem details (RFC 9457); `members` extend the object."""
+
+    def __init__(self, status: int, detail: str = "", fields: Iterable[tuple[Text, Text]] = (), **members: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.fields = fields
+        self.members = problem(status, detail, **members)
+
+    def response(self) -> Response:
+        return Response(self.members, self.status, self.fields, PROBLEM)
+
+
+class Pause(NamedTuple):
+    """Yielded by a streaming function: go on after so many seconds."""
+
+    seconds: float
+
+
+def render(value: Any, reactor: Reactor) -> tuple[Head, Body]:
+    """Head and body of what a function returned; TypeError for what cannot be one."""
+    kind = type(value)
+    if kind is dict or kind is list:
+        return _JSON_HEAD, _encode(value).encode("utf-8")
+    if kind is str:
+        return _TEXT_HEAD, value.encode("utf-8")
+    if kind is bytes:
+        return _OCTETS_HEAD, value
+    if value is None:
+        return _EMPTY_HEAD, b""
+    if kind is tuple:
+        value = _response_of(value)
+    elif not isinstance(value, Response):
+        value = Response(value)
+    content_type, body = _body(value.body, reactor)
+    return _head(value, content_type), body
+
+
+def _response_of(value: tuple[Any, ...]) -> Response:
+    """(status, body) or (status, body, fields)."""
+    if len(value) not in (2, 3) or not isinstance(value[0], int):
+        raise TypeError("a tuple is (status, body) or (status, body, fields)")
+    if isinstance(value[1], Response):
+        response: Response = value[1]
+        return Response(response.body, value[0], [*response.fields, *value[2:3]], response.content_type)
+    return Response(value[1], value[0], *value[2:])
+
+
+def _head(response: Response, content_type: bytes | None) -> Head:
+    if not 200 <= response.status <= 599:
+        raise ValueError(f"{response.status} is no status of a final response")
+    fields = Fields()
+    if response.content_type is not None:
+        fields.add(b"Content-Type", response.content_type)
+    for name, text in response.fields:
+        fields.add(name, text)
+    if content_type is not None:
+        fields.setdefault(b"Content-Type", content_type)
+    return Head(response.status, fields)
+
+
+def _body(value: Any, reactor: Reactor) -> tuple[bytes | None, Body]:
+    if value is None:
+        return None, b""
+    if isinstance(value, str):
+        return TEXT, value.encode("utf-8")
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return OCTETS, bytes(value)
+    if isinstance(value, (dict, list, bool, int, float)):
+        return JSON, _encode(value).encode("utf-8")
+    if isinstance(value, Source):
+        return OCTETS, value
+    if isinstance(value, Iterator):
+        return TEXT, IteratorSource(reactor, value)
+    raise TypeError(f"a function of the API returned {type(value).__name__}, which is no body")
+
+
+class IteratorSource(Source):
+    """What an iterator yields, as it is wanted: bytes, str (as UTF-8), or Pause. Nothing is kept but the current item."""
+
+    __slots__ = ("_iterator", "_reactor", "_rest", "_timer")
+
+    def __init__(self, reactor: Reactor, iterator: Iterator[Any], length: int | None = None) -> None:
+        super().__init__(length)
+        self._reactor = reactor
+        self._iterator: Iterator[Any] | None = iterator
+        self._rest = memoryview(b"")
+        self._timer: Timer | None = None
+
+    def pull(self, limit: int) -> bytes | memoryview | None:
+        if self._timer is not None:
+            return None
+        while not self._rest:
+            if self._iterator is None:
+                return b""
+            item: Any = next(self._iterator, _END)
+            if item is _END:
+                self._iterator = None
+            elif isinstance(item, Pause):
+                self._timer = self._reactor.call_later(item.seconds, self._go_on)
+                return None
+            else:
+                self._rest = memoryview(item.encode("utf-8") if isinstance(item, str) else item)
+        piece, self._rest = self._rest[:limit], self._rest[limit:]
+        return piece
+
+    def _go_on(self) -> None:
+        self._timer = None
+        if self.on_ready is not None:
+            self._reactor.call_soon(self.on_ready)
+
+    def close(self) -> None:
+        self.on_ready = None
+        self._rest = memoryview(b"")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        iterator, self._iterator = self._iterator, None
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()  # a generator's finally clauses run now
+
+
+class Channel(Source):
+    """A body that the application writes when it has something: `send`, and `end` when nothing more comes.
+
+    `on_close` is called once when nobody listens any more. A client that leaves more than CHANNEL_BYTES untaken is cut off.
+    """
+
+    __slots__ = ("_ended", "_pieces", "_reactor", "_waiting", "backlog", "closed", "on_close")
+
+    def __init__(self, reactor: Reactor, on_close: Callable[[Channel], object] | None = None) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._pieces: list[bytes] = []
+        self._ended = False
+        self._waiting = False
+        self.backlog = 0  # bytes
+        self.closed = False
+        self.on_close = on_close
+
+    def send(self, data: bytes) -> bool:
+        """Queue bytes; False where they go nowhere: closed, ended, or the client too slow."""
+        if self.closed or self._ended or self.backlog > CHANNEL_BYTES:
+            return False
+        self._pieces.append(data)
+        self.backlog += len(data)
+        self._wake()
+        return self.backlog <= CHANNEL_BYTES
+
+    def end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            if self.on_ready is not None:
+                self._reactor.call_soon(self.on_ready)
+
+    def pull(self, limit: int) -> bytes | None:
+        if self.backlog > CHANNEL_BYTES:
+            raise BodyCutShort("the client is too slow for what it listens to")
+        if self._pieces:
+            data = b"".join(self._pieces)
+            rest = data[limit:]
+            self._pieces = [rest] if rest else []
+            self.backlog = len(rest)
+            return data[:limit]
+        if self._ended:
+            return b""
+        self._waiting = True
+        return None
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.on_ready = None
+            self._pieces = []
+            if self.on_close is not None:
+                self._reactor.call_soon(self.on_close, self)
+
+
+class Event(NamedTuple):
+    """A server-sent event (the HTML standard, section 9.2); `retry` in milliseconds."""
+
+    data: str
+    event: str | None = None
+    id: str | None = None
+    retry: int | None = None
+
+    def encode(self) -> bytes:
+        """As lines of an event stream; ValueError where a name or an id would break out of its line."""
+        lines = []
+        for key, value in (("event", self.event), ("id", self.id)):
+            if value is not None:
+                if any(character in value for character in "\r\n\0"):
+                    raise ValueError(f"line end or NUL in the {key} of an event")
+                lines.append(f"{key}: {value}\n")
+        if self.retry is not None:
+            lines.append(f"retry: {self.retry:d}\n")
+        text = self.data.replace("\r\n", "\n").replace("\r", "\n")
+        lines += [f"data: {line}\n" for line in text.split("\n")]
+        return ("".join(lines) + "\n").encode("utf-8")
+
+
+def event_stream(events: Iterable[Event | str | Pause] | Channel) -> Response:
+    """An answer of server-sent events: an iterable of Event, str (its data) and Pause, or a Channel of encoded ones."""
+    body: Any = events if isinstance(events, Channel) else _encoded(events)
+    return Response(body, fields=[(b"Cache-Control", b"no-store")], content_type=EVENTS)
+
+
+def _encoded(events: Iterable[Event | str | Pause]) -> Iterator[bytes | Pause]:
+    for event in events:
+        if isinstance(event, Pause):
+            yield event
+        else:
+            yield (event if isinstance(event, Event) else Event(event)).encode()

@@ -1,0 +1,96 @@
+"""Several handlers behind one address, chosen by host and path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from handlers.api import Api
+from handlers.pages import respond_error
+from reactor.errors import ConfigError
+from reactor.exchange import Exchange, Handler
+from reactor.http.uri import split_authority
+
+Mount = tuple[bytes, Handler]
+
+
+class Router:
+    """Offers an exchange to the `apis`, else gives it to the handler whose prefix fits the path best, else to `default`.
+
+    A prefix ends where a segment does: `/docs` is `/docs`, `/docs/x` and `/docs?x`, not `/docserver`. Paths are compared
+    as they were sent. `hosts` maps a host (in lower case, without a port; `*.` before it means any name below) to mounts
+    of its own, which come before the others. A path whose first segment is an Api's (`/api/…`) belongs to the APIs, and
+    is answered 404 by them where none has it. Raises ConfigError where a prefix is no path or is given twice.
+    """
+
+    def __init__(
+        self,
+        default: Handler | None,
+        apis: Sequence[Api] = (),
+        mounts: Sequence[Mount] = (),
+        hosts: Mapping[bytes, Sequence[Mount]] | None = None,
+    ) -> None:
+        self.default = default
+        self._apis = list(apis)
+        self._api_segments: frozenset[bytes] = frozenset().union(*(api.routes.first_segments() for api in apis))
+        self._api_starts = tuple(self._api_segments)
+        self._mounts = _ordered(mounts)
+        self._hosts = {host.lower(): _ordered(own) for host, own in (hosts or {}).items()}
+
+    def handle(self, exchange: Exchange) -> None:
+        path: bytes = exchange.request.path
+        # A percent sign may spell what begins otherwise.
+        if (path.startswith(self._api_starts) or b"%" in path) and self._taken_by_api(exchange, path):
+            return
+        handler = None
+        if self._hosts:
+            handler = _find(self._mounts_of(exchange.request.authority), path)
+        if handler is None:
+            handler = _find(self._mounts, path) or self.default
+        if handler is not None:
+            handler.handle(exchange)
+        else:
+            respond_error(exchange, 404, "Nothing is found at this path.")
+
+    def _taken_by_api(self, exchange: Exchange, path: bytes) -> bool:
+        """An empty first segment among theirs stands for routes that may fit any path."""
+        segments = self._api_segments
+        end = path.find(b"/", 1)
+        segment = path[:end] if end > 0 else path.partition(b"?")[0]
+        theirs = segment in segments
+        if theirs or b"" in segments or b"%" in segment:
+            for api in self._apis:
+                if api.offer(exchange):
+                    return True
+            if theirs:
+                self._apis[0].answer_not_found(exchange)
+        return theirs
+
+    def _mounts_of(self, authority: bytes) -> list[Mount]:
+        host = split_authority(authority)[0]
+        hosts = self._hosts
+        if host in hosts:
+            return hosts[host]
+        while b"." in host:
+            host = host.partition(b".")[2]
+            if (found := hosts.get(b"*." + host)) is not None:
+                return found
+        return []
+
+
+def _ordered(mounts: Sequence[Mount]) -> list[Mount]:
+    """The longest prefix first, without the slash at its end."""
+    found: dict[bytes, Handler] = {}
+    for prefix, handler in mounts:
+        if not prefix.startswith(b"/"):
+            raise ConfigError(f"a path begins with a slash: {prefix.decode('latin-1')}")
+        if prefix.rstrip(b"/") in found:
+            raise ConfigError(f"two handlers for {prefix.decode('latin-1')}")
+        found[prefix.rstrip(b"/")] = handler
+    return sorted(found.items(), key=lambda mount: -len(mount[0]))
+
+
+def _find(mounts: list[Mount], path: bytes) -> Handler | None:
+    for prefix, handler in mounts:
+        if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"", b"/", b"?"):
+            return handler
+    return None

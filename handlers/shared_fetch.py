@@ -1,0 +1,429 @@
+"""One request to the handler behind the cache, and the exchanges that wait for its answer.
+
+    state of a fetch    on                                       → state
+    waiting             another exchange for the key             → waiting    (it waits too)
+    waiting             a head that may be stored                → filling    (each is answered as a reader of one Fill)
+    waiting             a head that may not                      → over       (who asked gets it, the others go on alone)
+    waiting             304 to a validation                      → over       (all are answered from the freshened entry)
+    waiting             the handler's own failure                → over       (all get it, or what is stale)
+    waiting             the last one waiting leaves              → over       (it is aborted, unless nobody asked for it)
+    filling             another exchange, and the entry suits it → filling    (it reads too)
+    filling             the Fill is over                         → over
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cache.entry import Entry
+from cache.fill import Fill, FillReader
+from cache.key import secondary_key
+from cache.rules import Miss, Revalidate, Stale, failure_status, stale_on_error
+from cache.status import forward_status
+from cache.stores.memory import Content, ContentSource
+from cache.storing import displaced, may_store
+from cache.validation import Failed, Forward, Freshened, Refetch, forward_fields, validate
+from handlers.stored import Rendered, answer_conditionally, answer_not_modified, has_it, is_special
+from reactor.errors import ReactorError, UpstreamError
+from reactor.exchange import Body, DerivedExchange, Exchange, Head, Source, error_page
+from reactor.http.parser import Request
+
+if TYPE_CHECKING:
+    from handlers.caching import Caching
+
+log = logging.getLogger("handlers.caching")
+
+
+class SharedFetch:
+    """One request to the handler behind, and the exchanges that wait for its answer.
+
+    `shared`: others may wait for it too. `behind`: it is a validation that nobody asked for, and goes on for nobody.
+    """
+
+    __slots__ = (
+        "caching", "key", "request", "verdict", "shared", "behind", "_waiting", "_asker", "_inner", "_fill", "_sent_at",
+        "_tainted", "_names", "_pinned",
+    )  # fmt: skip
+
+    def __init__(
+        self, caching: Caching, key: bytes, request: Request, entries: Sequence[Entry], verdict: Miss | Revalidate,
+        shared: bool, behind: bool = False,
+    ) -> None:  # fmt: skip
+        self.caching = caching
+        self.key = key
+        self.request = request
+        self.verdict = verdict
+        self.shared = shared
+        self.behind = behind
+        self._waiting: dict[Exchange, None] | None = {}  # in the order they came; None once they are answered
+        self._asker: Exchange | None = None  # whose request it is that went to the handler
+        self._inner: DerivedExchange | None = None
+        self._fill: Fill | None = None
+        self._sent_at = 0.0
+        self._tainted = False  # an unsafe method was answered meanwhile: what comes may be old already
+        self._names = likely_vary(entries, caching.fetches.get(key, ()))
+        # What is being validated may be evicted before the answer comes, and is to be served by it all the same.
+        self._pinned: list[Content] = []
+        if type(verdict) is Revalidate:
+            self._pinned = [entry.body.acquire() for entry in verdict.entries]
+        caching.under_way(self, shared)
+
+    # Waiting.
+
+    def join(self, exchange: Exchange) -> bool:
+        """Wait for this fetch, or read along; False where its answer may not suit."""
+        if self._waiting is not None:
+            if self._names and not self._same_variant(self._names, exchange.request):
+                return False
+            self.wait_for(exchange)
+            return True
+        fill = self._fill
+        if fill is None or not fill.open or not self._suits(fill.entry, exchange.request):
+            return False
+        exchange.verdict = "collapsed"
+        head = self._head_for(exchange, fill.entry, None, exchange.reactor.wall)
+        if has_it(exchange, fill.entry):
+            self._give_nothing(exchange, head)
+        else:
+            self._give_reader(exchange, head, fill.join())
+        return True
+
+    @property
+    def filling(self) -> Entry | None:
+        """The entry whose body is arriving."""
+        return None if self._fill is None else self._fill.entry
+
+    @property
+    def too_large(self) -> bool:
+        """What is arriving cannot be stored, and so not be shared with anybody who comes now."""
+        return self._fill is not None and self._fill.state == "window"
+
+    def wait_for(self, exchange: Exchange) -> None:
+        assert self._waiting is not None
+        if self._waiting:
+            exchange.verdict = "collapsed"
+        self._waiting[exchange] = None
+        exchange.on_end(self._left)
+
+    def _left(self, exchange: Exchange) -> None:
+        waiting = self._waiting
+        if waiting is None or exchange not in waiting:
+            return
+        del waiting[exchange]
+        if not waiting and not self.behind and self._inner is not None:
+            self._end_waiting()  # the end of what is aborted comes from the loop; until then nobody may join
+            self._inner.abort("every client left")
+
+    def _same_variant(self, names: tuple[bytes, ...], request: Request) -> bool:
+        return secondary_key(names, request.fields) == secondary_key(names, self.request.fields)
+
+    def _suits(self, entry: Entry, request: Request) -> bool:
+        """What was fetched for one request may answer another that came while it was under way."""
+        if entry.vary == () or request is self.request:
+            return True
+        return entry.vary is not None and self._same_variant(entry.vary, request)
+
+    def taint(self) -> None:
+        """What is being fetched may have been made before it was changed: nobody else may have it."""
+        self._tainted = True
+        if self._fill is not None:
+            self._fill.entry.invalidate()
+        self.caching.over(self)
+
+    # Asking.
+
+    def start(self, exchange: Exchange) -> None:
+        """Ask the handler behind, on behalf of `exchange` (which may end before this fetch does)."""
+        request, verdict = self.request, self.verdict
+        fields = forward_fields(request, verdict)
+        if fields is request.fields:
+            # A whole response serves everybody; each client's own conditions are looked at afterwards.
+            fields = fields.copy()
+            fields.remove(b"if-none-match", b"if-modified-since", b"if-range")
+        asked = Request(
+            request.method, request.target, request.version, fields, request.scheme, request.authority, request.path
+        )
+        self._asker = exchange
+        self._sent_at = exchange.reactor.wall
+        self._inner = inner = exchange.derive(asked, b"", self._responded, self._over_without_answer, outlives=True)
+        try:
+            self.caching.handler.handle(inner)
+        except Exception as error:  # a handler that raises costs this fetch alone, and is answered with 500
+            log.exception("exception while handling %r", asked)
+            if not inner.status:
+                inner.error = ReactorError("the handler failed")
+            inner.failed(error)
+
+    def _over_without_answer(self, inner: Exchange) -> None:
+        if inner is self._inner:  # and not the first of two, where the conditions had to be left out
+            answer_each(self._give_up, self._end_waiting())
+            self._unpin()
+
+    def _give_up(self, exchange: Exchange) -> None:
+        failure = None if self._inner is None else self._inner.failure
+        exchange.abort(failure or "the fetch was given up")
+
+    def _end_waiting(self) -> list[Exchange]:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return []
+        if self._fill is None:
+            self.caching.over(self)
+        return list(waiting)
+
+    def _unpin(self) -> None:
+        pinned, self._pinned = self._pinned, []
+        for content in pinned:
+            content.release()
+
+    # Answers.
+
+    def _responded(self, inner: Exchange, head: Head, body: Body) -> None:
+        try:
+            self._answer(inner, head, body)
+        finally:
+            self._unpin()
+
+    def _answer(self, inner: Exchange, head: Head, body: Body) -> None:
+        caching, verdict, now = self.caching, self.verdict, inner.reactor.wall
+        if inner.error is not None:
+            self._failed(inner.error, head, body, now)
+            return
+        if type(verdict) is not Revalidate:
+            self._take(head, body, now)
+            return
+        outcome = validate(self.request, verdict, head.status, head.fields, self._sent_at, now, caching.policy)
+        kind = type(outcome)
+        if kind is Freshened:
+            _close(body)
+            caching.apply(outcome.updates)  # type: ignore[union-attr]
+            self._answer_from(outcome.entry, head.status, now)  # type: ignore[union-attr]
+        elif kind is Failed:
+            _close(body)
+            self._answer_stale(outcome.stale, head.status, now)  # type: ignore[union-attr]
+        elif kind is Refetch:
+            _close(body)
+            self.verdict = Miss(verdict.fwd, verdict.reason, verdict.section)
+            assert self._asker is not None
+            self.start(self._asker)
+        elif kind is Forward:
+            self._hand_over(head, body, caching.handle)
+        else:
+            self._take(head, body, now)
+
+    def _failed(self, error: ReactorError, head: Head, body: Body, now: float) -> None:
+        """The handler made this answer itself, since the origin gave none: all who wait get it, or what is stale."""
+        verdict = self.verdict
+        unreachable = isinstance(error, UpstreamError)
+        if type(verdict) is Revalidate:
+            failed = None if unreachable else head.status
+            stale = stale_on_error(self.request, verdict.entry, now, self.caching.policy, failed)
+            if stale is not None:
+                _close(body)
+                self._answer_stale(stale, failed, now)
+                return
+            status = failure_status(verdict.entry) if unreachable else None
+            if status is not None and status != head.status:  # RFC 9111 section 5.2.2.2
+                _close(body)
+                head, body = error_page(status, f"upstream {error}")
+        if isinstance(body, Source):  # one cannot be read by many
+            body.close()
+            head, body = error_page(head.status, str(error))
+        answer_each(partial(self._answer_failure, error, head, body), self._end_waiting())
+
+    def _answer_failure(self, error: ReactorError, head: Head, body: bytes, exchange: Exchange) -> None:
+        self._tell(exchange)
+        exchange.error = error
+        exchange.respond(Head(head.status, head.fields.copy(), head.reason), body)
+
+    def _answer_from(self, entry: Entry, fwd_status: int, now: float) -> None:
+        """A validation said that the stored response is good: everybody who waits is answered with it."""
+        if entry.store is not None:
+            entry.store.visited = True
+        suiting, others = self._divided(entry)
+        heads = [self._stored_head(entry, now, exchange, fwd_status) for exchange in suiting]
+        answer_each(partial(self._answer_stored, entry, now), suiting, heads)
+        answer_each(self.caching.handle, others)
+
+    def _stored_head(
+        self, entry: Entry, now: float, exchange: Exchange, fwd_status: int | None, detail: bytes | None = None
+    ) -> Head:
+        collapsed = exchange is not self._asker
+        status = forward_status(
+            self.caching.name, self.verdict.fwd, fwd_status, collapsed=collapsed, ttl=entry.ttl(now), detail=detail
+        )
+        return Rendered(entry, entry.age(now), status).head
+
+    def _answer_stored(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
+        self._tell(exchange)
+        answer_conditionally(exchange, entry, head, now)
+
+    def _answer_stale(self, stale: Stale, fwd_status: int | None, now: float) -> None:
+        entry, why = stale.entry, stale.why.encode("ascii")
+        suiting, others = self._divided(entry)
+        for exchange in suiting:
+            exchange.verdict = "stale"
+        heads = [self._stored_head(entry, now, exchange, fwd_status, why) for exchange in suiting]
+        answer_each(partial(self._answer_stored, entry, now), suiting, heads)
+        answer_each(self.caching.handle, others)
+
+    def _divided(self, entry: Entry) -> tuple[list[Exchange], list[Exchange]]:
+        """Those who wait: whom the response suits, and the others."""
+        suiting: list[Exchange] = []
+        others: list[Exchange] = []
+        for exchange in self._end_waiting():
+            (suiting if self._suits(entry, exchange.request) else others).append(exchange)
+        return suiting, others
+
+    def _take(self, head: Head, body: Body, now: float) -> None:
+        """A whole answer: stored and given to everybody, or to who asked for it alone."""
+        caching = self.caching
+        decision = may_store(
+            self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, caching.policy
+        )
+        entry = decision.entry if not self._tainted else None
+        length = len(body) if type(body) is bytes else body.length  # type: ignore[union-attr]
+        writer = caching.store.begin(self.key, entry, length) if entry is not None else None
+        if writer is not None and type(body) is bytes and not writer.write(body):
+            writer.discard()
+            writer = None
+        if entry is None or writer is None:
+            self._not_stored(head, body)
+        elif type(body) is bytes:
+            self._forget_displaced(entry)
+            writer.commit()
+            self._answer_whole(entry, head, now)
+        else:
+            self._fill = Fill(caching.reactor, entry, body, writer, self._fill_over)  # type: ignore[arg-type]
+            self._fill.take_what_is_there()
+            self._answer_readers(self._fill, head, now)
+
+    def _not_stored(self, head: Head, body: Body) -> None:
+        """What may not be shared goes to who asked for it; the others go on, each for itself."""
+        caching, verdict = self.caching, self.verdict
+        failed = head.status >= 500
+        if type(verdict) is Revalidate and not failed and b"authorization" not in self.request.fields:
+            caching._remove(verdict.entries)  # RFC 9111 section 4.3.3: none of them is good any more
+        # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
+        if self.shared and not failed and not self._tainted:
+            caching.mark_unstorable(self.key)
+        self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if failed else caching.handle)
+
+    def _hand_over(self, head: Head, body: Body, others_to: Callable[[Exchange], object]) -> None:
+        waiting = self._end_waiting()
+        asker = self._asker
+        if asker is not None and asker in waiting:
+            waiting.remove(asker)
+            head = head.edited()
+            head.fields.add(b"Cache-Status", forward_status(self.caching.name, self.verdict.fwd))
+            self._tell(asker)
+            answer_each(Exchange.respond, [asker], [head], [body])
+        else:
+            _close(body)  # it was made for one who has left, with its cookies: nobody else may have it
+        answer_each(others_to, waiting)
+
+    def _answer_whole(self, entry: Entry, head: Head, now: float) -> None:
+        suiting, others = self._divided(entry)
+        content: Content = entry.body.acquire()  # answering may lead to another fetch, and that to evicting this entry
+        heads = [self._head_for(exchange, entry, head, now) for exchange in suiting]
+        answer_each(partial(self._give_whole, entry, now), suiting, heads)
+        content.release()
+        answer_each(self.caching.handle, others)
+
+    def _give_whole(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
+        self._tell(exchange)
+        if is_special(exchange.request):
+            answer_conditionally(exchange, entry, head, now)
+            return
+        body = entry.body.whole()
+        exchange.respond(head, ContentSource(entry.body, 0, entry.body.size) if body is None else body)
+
+    def _answer_readers(self, fill: Fill, head: Head, now: float) -> None:
+        entry = fill.entry
+        suiting, others = self._divided(entry)
+        having = [exchange for exchange in suiting if has_it(exchange, entry)]
+        reading = [exchange for exchange in suiting if exchange not in having]
+        # All join before the first one reads: what it has read may be forgotten.
+        readers = [fill.join() for _ in reading]
+        if not suiting and not self.behind:
+            fill.unread()
+        elif not reading:
+            fill.read_alone()
+        answer_each(self._give_reader, reading, [self._head_for(exchange, entry, head, now) for exchange in reading], readers)
+        answer_each(self._give_nothing, having, [self._head_for(exchange, entry, head, now) for exchange in having])
+        answer_each(self.caching.handle, others)
+
+    def _give_reader(self, exchange: Exchange, head: Head, reader: FillReader) -> None:
+        self._tell(exchange)
+        exchange.respond(head, reader)
+
+    def _give_nothing(self, exchange: Exchange, head: Head) -> None:
+        """RFC 9111 section 4.3.2: what the client has is just what is arriving."""
+        assert self._fill is not None
+        self._tell(exchange)
+        answer_not_modified(exchange, self._fill.entry, head)
+
+    def _head_for(self, exchange: Exchange, entry: Entry, head: Head | None, now: float) -> Head:
+        """The head as the origin sent it for who asked, as it is stored for the others; with what the cache did."""
+        asked = exchange is self._asker
+        if asked and head is not None:
+            mine = head.edited()
+        else:
+            mine = Head(entry.status, entry.fields.copy(), entry.reason)
+            mine.fields.add(b"Age", b"%d" % entry.age(now))
+        status = forward_status(
+            self.caching.name, self.verdict.fwd, stored=True, collapsed=not asked, ttl=entry.ttl(now)
+        )
+        mine.fields.add(b"Cache-Status", status)
+        return mine
+
+    def _tell(self, exchange: Exchange) -> None:
+        """The facts of the fetch are those of whoever it answers."""
+        if self._inner is not None:
+            exchange.upstream = self._inner.upstream
+
+    def _fill_over(self, fill: Fill) -> None:
+        self.caching.over(self)
+        if fill.stored:
+            if not self._tainted:
+                self._forget_displaced(fill.entry)
+        elif fill.state == "complete":
+            self.caching.mark_unstorable(self.key)  # it turned out too large
+
+    def _forget_displaced(self, new: Entry) -> None:
+        self.caching.with_entries(self.key, partial(self._displace, new))
+
+    def _displace(self, new: Entry, entries: Sequence[Entry]) -> None:
+        """The variant that a new response takes the place of goes; not one that came while it was still arriving."""
+        for old in displaced(self.request, [entry for entry in entries if entry is not new], new):
+            if old.response_time <= new.response_time:
+                self.caching.store.remove(old)
+
+
+def likely_vary(entries: Sequence[Entry], under_way: Iterable[SharedFetch]) -> tuple[bytes, ...] | None:
+    """What the variants at hand vary on is what the one to come will most likely vary on."""
+    for entry in [*reversed(entries), *[fetch.filling for fetch in under_way]]:
+        if entry is not None and entry.vary:
+            return entry.vary
+    return None
+
+
+def answer_each(answer: Callable[..., object], exchanges: Sequence[Exchange], *more: Sequence[Any]) -> None:
+    """Answer one after the other; what goes wrong with one must not keep the others waiting."""
+    for exchange, *rest in zip(exchanges, *more, strict=True):
+        try:
+            answer(exchange, *rest)
+        except Exception as error:
+            log.exception("exception while answering %r", exchange)
+            for body in rest:
+                if isinstance(body, Source):
+                    body.close()
+            exchange.failed(error)
+
+
+def _close(body: Body) -> None:
+    if isinstance(body, Source):
+        body.close()

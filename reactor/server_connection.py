@@ -1,0 +1,738 @@
+"""One client's connection: requests are read, handed to the handler, and its answers written, in order.
+
+    state        on                                      → state
+    idle         bytes that are no whole head yet        → head
+    idle, head   a whole head                            → handling   (the handler is called)
+    idle, head   what the parser refuses                 → closing    (4xx or 5xx, then close)
+    head         the head's deadline                     → closing    (408)
+    idle         its deadline, end of input, shutdown    → closing
+    handling     respond()                               → sending    (and on at once, where all of it is there)
+    handling     upgrade()                               → upgraded   (the stream has a new owner)
+    sending      the last byte handed to the stream      → idle, draining (request body still coming) or closing
+    sending      the body breaks off                     → closing, or closed by a reset where only the close frames it
+    draining     the request's end                       → idle
+    draining     its bound in bytes or seconds           → closing
+    closing      all is sent, and the client has closed  → closed     (or the stream's bounds on waiting for that)
+    any          connection lost, abort(), stalled       → closed
+
+One exchange runs at a time; what a client pipelines waits in the parser, and beyond `read_ahead` bytes in the kernel.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from reactor.errors import BodyCutShort, ProtocolError
+from reactor.exchange import PULL, Body, Exchange, Head, Source, error_page
+from reactor.http.dates import format_date
+from reactor.http.parser import NEED_DATA, Data, EndOfMessage, Request, RequestParser
+from reactor.http.writer import chunk, last_chunk, status_line
+from reactor.loop import Timer
+from reactor.stream import HIGH_WATER, Stream
+
+if TYPE_CHECKING:
+    from reactor.server import Server
+
+log = logging.getLogger("reactor.server")
+
+JOIN_BODY = 32 * 1024  # bytes: a body up to this is copied behind its head and leaves in one send
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+NEVER = float("inf")
+
+
+class ServerExchange(Exchange):
+    """An exchange whose answer goes out on a ServerConnection."""
+
+    __slots__ = ("connection", "end_at")
+
+    end_at: float
+
+    def __init__(self, connection: ServerConnection, request: Request | None, body: Body) -> None:
+        super().__init__(connection.reactor, request, body, connection.peer, connection.server.scheme)
+        self.connection: ServerConnection | None = connection
+        # `end_at`, set with the answer: what the stream has sent once its last byte is in the kernel.
+
+    def _respond(self, head: Head, body: Body) -> None:
+        try:
+            self.connection._send_response(self, head, body)  # type: ignore[union-attr]
+        except Exception:  # a head that cannot be written: nobody else knows of the body
+            if isinstance(body, Source):
+                body.close()
+            raise
+
+    def _inform(self, head: Head) -> None:
+        self.connection._send_interim(self, head)  # type: ignore[union-attr]
+
+    def _upgrade(self, head: Head) -> tuple[Stream, bytes]:
+        return self.connection._hand_over(self, head)  # type: ignore[union-attr]
+
+    def _abort(self, reason: str) -> None:
+        self.connection.abort(reason)  # type: ignore[union-attr]
+
+    def finish(self, failure: str | None = None) -> None:
+        super().finish(failure)
+        connection, self.connection = self.connection, None
+        if connection is not None and connection.state == "upgraded":
+            connection._upgrade_over()
+
+
+class RequestBody(Source):
+    """A request's body, pulled from its connection."""
+
+    __slots__ = ("_connection", "_rest", "waiting", "ended", "cut")
+
+    def __init__(self, connection: ServerConnection, length: int | None) -> None:
+        super().__init__(length)
+        self._connection: ServerConnection | None = connection
+        self._rest = b""  # received, but more than the last pull wanted
+        self.waiting = False
+        self.ended = False
+        self.cut: BodyCutShort | None = None
+
+    def pull(self, limit: int) -> bytes | memoryview | None:
+        if self._rest:
+            piece, self._rest = self._rest[:limit], self._rest[limit:]
+            return piece
+        if self.ended:
+            return b""
+        if self.cut is not None:
+            # A new one each time: what is raised refers to the frames, and they to this body.
+            raise BodyCutShort(self.cut.reason, self.cut.status)
+        if self._connection is None:
+            raise BodyCutShort("the body was closed")
+        event = self._connection._next_of_body(self)
+        if event is None:
+            self.waiting = True
+            return None
+        if isinstance(event, EndOfMessage):
+            self.ended = True
+            self.trailers = event.trailers
+            return b""
+        if len(event.data) > limit:
+            self._rest = event.data[limit:]
+            return event.data[:limit]
+        return event.data
+
+    def wake(self) -> None:
+        """There may be more to pull."""
+        if self.waiting and self._connection is not None:
+            self.waiting = False
+            self._connection.reactor.call_soon(self._tell, self.on_ready)
+
+    def _tell(self, on_ready: Callable[[], object] | None) -> None:
+        if on_ready is not None:
+            on_ready()
+
+    def failed(self, error: Exception) -> None:
+        """Its consumer raised (logged by the loop): that is told, or else the connection, so that the client is answered."""
+        told = getattr(getattr(self.on_ready, "__self__", None), "failed", None)
+        if told is not None:
+            told(error)
+        elif self._connection is not None:
+            self._connection.failed(error)
+
+    def end_early(self) -> None:
+        """The exchange was answered before the body was whole: it is the connection's again."""
+        self.cut = BodyCutShort("answered before the body was whole")
+        self._rest = b""
+        self.wake()
+
+    def close(self) -> None:
+        self._connection = None
+        self.on_ready = None
+        self.waiting = False
+        self._rest = b""
+
+
+class ServerConnection:
+    """One client's connection: a stream, a parser, and at most one open exchange."""
+
+    __slots__ = (
+        "server", "reactor", "stream", "parser", "peer", "state", "deadline", "exchange",
+        "_timer", "_body", "_may_continue", "_source", "_chunked", "_left", "_keep_alive", "_unsent", "_advancing",
+        "_corked", "_progress", "_draining", "_file_at",
+    )  # fmt: skip
+
+    def __init__(self, server: Server, sock: socket.socket, peer: str) -> None:
+        self.server = server
+        self.reactor = server.reactor
+        self.parser = RequestParser()
+        self.peer = peer
+        self.state = "idle"
+        self.exchange: ServerExchange | None = None
+        self._body: RequestBody | None = None  # of the request that is being read
+        self._may_continue = False  # a 100 (Continue) is still owed
+        self._source: Source | None = None  # of the response that is being sent
+        self._chunked = False
+        self._left: int | None = None  # bytes of the response still to come, where its length is known
+        self._keep_alive = True
+        self._unsent: list[ServerExchange] | None = None  # answered, but not all of it is in the kernel yet
+        self._advancing = False
+        self._corked = False
+        self._progress = -1  # what the stream had sent when its backlog was last looked at
+        self._draining = 0
+        self._file_at: int | None = None  # what the stream had sent before the file that it is sending
+        self.stream = Stream(self.reactor, self, sock)
+        self.deadline = self.reactor.now + server.limits.idle
+        self._timer: Timer | None = self.reactor.call_later(server.limits.idle, self._on_timer)
+
+    # What the stream tells.
+
+    def data_received(self, data: bytes) -> None:
+        parser = self.parser
+        parser.feed(data)
+        if self.exchange is None:
+            self._advance()
+        elif self._body is not None and self._body.waiting:
+            self._body.wake()
+        elif parser.buffered > self.server.limits.read_ahead:
+            self.stream.pause_reading()
+
+    def eof_received(self) -> None:
+        """Half-close: what was asked is answered."""
+        self.parser.feed_eof()
+        if self.exchange is None:
+            self._advance()
+        elif self._body is not None and self._body.waiting:
+            self._body.wake()
+        elif not self.exchange.status:
+            self._deadline_at_most(self.server.limits.half_closed)
+
+    def resume_writing(self) -> None:
+        if self._source is not None:
+            self._pump()
+        self._settle()
+
+    def drained(self) -> None:
+        if self._file_at is not None:
+            self._response_done()
+        elif self._source is not None:
+            self._pump()
+        self._settle()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        was, self.state = self.state, "closed"
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._body is not None and not self._body.ended:
+            self._body.cut = BodyCutShort("the client's connection broke off")
+            self._body.wake()
+            self._body = None
+        why = _why_lost(error)
+        log.debug("%s is gone (%s): %s", self.peer, was, why)
+        self._drop_source()
+        exchange, self.exchange = self.exchange, None
+        self._end_unsent(why)
+        if exchange is not None:
+            exchange.finish("aborted" if was == "closing" and error is None else why)
+        self.server._forget(self)
+
+    def failed(self, error: Exception) -> None:
+        """A callback raised (logged by the loop): 500 where no head is out, and the end of this connection."""
+        self._give_up(error)
+
+    # Requests.
+
+    def _advance(self) -> None:
+        """Take up the requests that are there, until one is not answered at once."""
+        if self._advancing:
+            return
+        self._advancing = True
+        while self.exchange is None and (self.state == "idle" or self.state == "head" or self._drain()):
+            if not self._take_request():
+                break
+        self._advancing = False
+        if self._corked:
+            self._corked = False
+            self.stream.uncork()
+            if self._file_at is not None and not self.stream.backlog:
+                self._response_done()
+        if self._unsent is not None:
+            self._finish_unsent()
+        if self.exchange is not None and self.stream.at_eof and self.state == "handling":
+            self._deadline_at_most(self.server.limits.half_closed)
+
+    def _take_request(self) -> bool:
+        """Begin the next request that is there; False where none is, or none may be begun."""
+        parser, stream = self.parser, self.stream
+        if stream.backlog >= HIGH_WATER or stream.state != "open":
+            # A client that does not read its answers gets no more of them, and says no more: resume_writing goes on.
+            if parser.buffered > self.server.limits.read_ahead:
+                stream.pause_reading()
+            self._watch_progress()
+            return False
+        try:
+            event = parser.next_event()
+        except ProtocolError as error:
+            self._refuse(error)
+            return False
+        if event is not NEED_DATA:
+            assert type(event) is Request
+            self._begin(event)
+            if parser.buffered or self.exchange is not None or self.state == "draining":
+                return True
+        self._await_request()
+        return False
+
+    def _begin(self, request: Request) -> None:
+        parser = self.parser
+        body: Body = b""
+        if request.length == 0:
+            parser.next_event()  # EndOfMessage
+        else:
+            body = self._begin_body(request)
+        self.exchange = exchange = ServerExchange(self, request, body)
+        if type(body) is bytes:
+            exchange.bytes_in = len(body)
+        if parser.buffered and not self._corked:
+            self._corked = True
+            self.stream.cork()
+        self.state = "handling"
+        self._keep_alive = request.keep_alive
+        try:
+            self.server.handler.handle(exchange)
+        except Exception as error:  # whatever a handler raises costs its own exchange alone
+            log.exception("exception while handling %r", request)
+            self._give_up(error)
+
+    def _begin_body(self, request: Request) -> Body:
+        parser = self.parser
+        if 0 < request.length <= self.server.limits.whole_body and parser.buffered >= request.length:
+            event = parser.next_event()
+            assert type(event) is Data
+            parser.next_event()  # EndOfMessage
+            return event.data
+        self._may_continue = request.expects_100
+        self._body = RequestBody(self, request.length if request.length > 0 else None)
+        return self._body
+
+    def _await_request(self) -> None:
+        """No whole head is there. Wait for more, or close where none can come."""
+        stream, state = self.stream, self.state
+        if state != "idle" and state != "head":
+            return
+        if not stream.reading:
+            stream.resume_reading()
+        limits = self.server.limits
+        if self.parser.buffered:
+            if stream.at_eof:
+                self._close()
+            elif state == "idle":
+                self.state = "head"
+                self._deadline_at_most(limits.head)
+        elif stream.at_eof or self.server.stopping:
+            self._close()
+        else:
+            self.state = "idle"
+            if stream.backlog:
+                self._watch_progress()
+            else:
+                self.deadline = self.reactor.now + limits.idle
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Answer what is no request, and close: where one message ends and the next begins is in doubt."""
+        self._keep_alive = False
+        exchange = self.exchange = ServerExchange(self, None, b"")
+        if self.server.access_log is not None:
+            exchange.on_end(self.server.access_log.record)
+        exchange.respond(*error_page(error.status, error.reason))
+
+    def _next_of_body(self, body: RequestBody) -> Data | EndOfMessage | None:
+        """The next event of the request's body; None where it must be waited for. Raises BodyCutShort."""
+        limits = self.server.limits
+        try:
+            event = self.parser.next_event()
+        except ProtocolError as error:
+            self._keep_alive = False
+            body.cut = BodyCutShort(error.reason, error.status)
+            raise BodyCutShort(error.reason, error.status) from None
+        if event is NEED_DATA:
+            if self._may_continue:
+                self._may_continue = False
+                if self.exchange is not None and not self.exchange.status:
+                    self.stream.write(CONTINUE)  # RFC 9110 section 10.1.1
+            self.stream.resume_reading()
+            self._deadline_at_most(limits.body)
+            return None
+        self._may_continue = False
+        if type(event) is Data:
+            if self.exchange is not None:
+                self.exchange.bytes_in += len(event.data)
+            if self.parser.buffered <= limits.read_ahead:
+                self.stream.resume_reading()
+            return event
+        assert type(event) is EndOfMessage
+        self._body = None
+        return event
+
+    # Responses.
+
+    def _send_response(self, exchange: ServerExchange, head: Head, body: Body) -> None:
+        if self.exchange is not exchange:  # aborted, and not yet told so
+            if type(body) is not bytes:
+                body.close()  # type: ignore[union-attr]
+            return
+        request = exchange.request
+        if self.server.stopping or self._may_continue:
+            self._keep_alive = False  # the client may, or may not, send the body it announced
+        elif request is not None and request.method == b"CONNECT":
+            self._keep_alive = False  # refused: what follows may already be the tunnel's
+        wire = head.wire if self._keep_alive and request.version == 11 else None
+        if request is not None and (request.method == b"HEAD" or head.status == 304 or head.status == 204):
+            self._send_bodyless(exchange, head, body, wire)
+        elif type(body) is bytes:
+            if wire is None:
+                wire = self._serialize(exchange, head, len(body))
+            exchange.bytes_out = len(body)
+            if len(body) <= JOIN_BODY:
+                self.stream.write(wire + body)
+            else:
+                self.stream.write_parts([wire, body])
+            self._response_done()
+        else:
+            self._send_source(exchange, head, body, wire)  # type: ignore[arg-type]
+
+    def _send_bodyless(self, exchange: ServerExchange, head: Head, body: Body, wire: bytes | None) -> None:
+        """RFC 9110 sections 9.3.2, 15.3.5, 15.4.5: the head may tell a length, but no body follows."""
+        length = None
+        if exchange.request.method == b"HEAD" and head.status >= 200 and head.status not in (204, 304):
+            length = (len(body) if type(body) is bytes else body.length) or None  # type: ignore[union-attr]
+        if type(body) is not bytes:
+            body.close()  # type: ignore[union-attr]
+        if wire is None:
+            if head.status == 204 and b"content-length" in head.fields:
+                head = head.edited()
+                head.fields.remove(b"content-length")
+            wire = self._serialize(exchange, head, length)
+        self.stream.write(wire)
+        self._response_done()
+
+    def _serialize(self, exchange: ServerExchange, head: Head, length: int | None, chunked: bool = False) -> bytes:
+        """The head with the framing and connection fields that only the connection knows."""
+        fields = head.fields
+        index = fields.index
+        if b"connection" in index or b"transfer-encoding" in index or (length is not None and b"content-length" in index):
+            fields = fields.copy()
+            fields.remove(b"connection", b"transfer-encoding")
+            if length is not None:
+                fields.remove(b"content-length")
+        parts = [status_line(head.status, head.reason), fields.wire()]
+        if b"date" not in index:  # RFC 9110 section 6.6.1
+            parts.append(b"Date: %b\r\n" % format_date(self.reactor.wall))
+        if chunked:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+        elif length is not None:
+            parts.append(b"Content-Length: %d\r\n" % length)
+        if not self._keep_alive:
+            parts.append(b"Connection: close\r\n")
+        elif exchange.request.version < 11:
+            parts.append(b"Connection: keep-alive\r\n")
+        parts.append(b"\r\n")
+        return b"".join(parts)
+
+    def _send_source(self, exchange: ServerExchange, head: Head, source: Source, wire: bytes | None) -> None:
+        length = source.length
+        self._chunked = length is None and exchange.request.version == 11
+        if length is None:
+            if not self._chunked:
+                self._keep_alive = False  # HTTP/1.0: only the close ends it
+            if b"content-length" in head.fields.index:  # nobody would hold the body to it (RFC 9112 section 6.2)
+                head = head.edited()
+                head.fields.remove(b"content-length")
+            wire = None
+        if wire is None:
+            wire = self._serialize(exchange, head, length, self._chunked)
+        file = source.as_file() if length is not None else None
+        self.state = "sending"
+        self._source, self._left = source, length
+        stream = self.stream
+        stream.cork()
+        stream.write(wire)
+        if file is not None and file[2] == length:
+            self._file_at = stream.sent + stream.backlog
+            stream.send_file(*file)
+        else:
+            source.on_ready = self._source_ready
+            self._pump()
+        if not self._corked:
+            stream.uncork()
+        if self._file_at is not None and not stream.backlog and not self._corked:
+            self._response_done()
+        elif self._source is not None:
+            self._watch_progress()
+
+    def _source_ready(self) -> None:
+        if self._source is not None:
+            self._pump()
+
+    def _pump(self) -> None:
+        """Pull from the source what the stream has room for."""
+        source, stream, exchange = self._source, self.stream, self.exchange
+        assert source is not None and exchange is not None
+        if self._file_at is not None:
+            return  # the kernel does the rest: drained() tells
+        while stream.backlog < HIGH_WATER and stream.state == "open":
+            try:
+                data = source.pull(PULL)
+            except BodyCutShort as error:
+                self._cut(str(error))
+                return
+            except Exception:  # whatever a body raises costs its own response, wherever the pull came from
+                log.exception("exception in %r", source)
+                self._cut("the server failed")
+                return
+            if data is None:
+                break
+            size = len(data)
+            if self._left is not None:
+                self._left -= size
+                if self._left < 0 or (not size and self._left):
+                    self._cut("the body is not as long as its head said")
+                    return
+            if not size:
+                if self._chunked:
+                    wanted = source.trailers is not None and b"trailers" in exchange.request.fields.options(b"te")
+                    stream.write(last_chunk(source.trailers if wanted else None))
+                self._response_done()
+                return
+            exchange.bytes_out += size
+            if self._chunked:
+                stream.write_parts(chunk(data))
+            else:
+                stream.write(data)
+        self._watch_progress()
+
+    def _cut(self, reason: str) -> None:
+        """The response broke off: the client must see that it did (RFC 9112 section 8)."""
+        exchange = self.exchange
+        assert exchange is not None
+        self._drop_source()
+        if self._chunked or self._left is not None:
+            # The framing shows the gap, and what came before it may still arrive.
+            self.exchange = None
+            self.reactor.call_soon(exchange.finish, reason)
+            self._close()
+        else:
+            self.abort(reason)
+
+    def _response_done(self) -> None:
+        """Everything is handed to the stream. The end is told, and the next request taken up, from the loop."""
+        exchange, stream, body = self.exchange, self.stream, self._body
+        assert exchange is not None
+        if self._source is not None:
+            self._drop_source()
+        self.exchange = None
+        exchange.end_at = stream.sent + stream.backlog if stream.state == "open" else NEVER
+        if self._unsent is None:
+            self._unsent = [exchange]
+        else:
+            self._unsent.append(exchange)
+        if not self._keep_alive:
+            self._close()
+        elif body is not None:
+            self.state = "draining"
+            self._draining = 0
+            self._body = None
+            body.end_early()
+            self._deadline_at_most(self.server.limits.drain_seconds)
+        else:
+            self.state = "idle"
+            if exchange.request.upgrade is not None:
+                self.parser.resume()
+        if not self._advancing:
+            self.reactor.call_soon(self._settle)
+
+    def _drop_source(self) -> None:
+        file_at, self._file_at = self._file_at, None
+        if file_at is not None and self.exchange is not None:
+            self.exchange.bytes_out = max(0, self.stream.sent - file_at)
+        source, self._source = self._source, None
+        if source is not None:
+            source.on_ready = None
+            source.close()
+
+    def _settle(self) -> None:
+        """From the loop, after a response: tell ends whose last byte is out, and go on reading."""
+        if self._unsent is not None:
+            self._finish_unsent()
+        if self.exchange is None:
+            if self.state == "idle" and not self.parser.buffered:
+                self._await_request()
+            else:
+                self._advance()
+
+    def _finish_unsent(self) -> None:
+        """End those whose last byte is in the kernel."""
+        unsent, sent = self._unsent, self.stream.sent
+        assert unsent is not None
+        self._unsent = None
+        if unsent[-1].end_at > sent:
+            self._unsent = [exchange for exchange in unsent if exchange.end_at > sent]
+            del unsent[-len(self._unsent) :]
+        for exchange in unsent:
+            exchange.finish()
+
+    def _end_unsent(self, why: str) -> None:
+        """Nothing more is sent: those who still wait for that were cut."""
+        unsent, self._unsent = self._unsent, None
+        for exchange in unsent or ():
+            exchange.finish(None if exchange.end_at <= self.stream.sent else why)
+
+    def _drain(self) -> bool:
+        """Read away what is left of an answered request's body, within bounds; True once the next request may come."""
+        if self.state != "draining":
+            return False
+        while True:
+            try:
+                event = self.parser.next_event()
+            except ProtocolError:
+                self._close()
+                return False
+            if type(event) is EndOfMessage:
+                self.state = "idle"
+                self.parser.resume()
+                return True
+            if type(event) is not Data:
+                self.stream.resume_reading()
+                return False
+            self._draining += len(event.data)
+            if self._draining > self.server.limits.drain_bytes:
+                self._close()
+                return False
+
+    def _send_interim(self, exchange: ServerExchange, head: Head) -> None:
+        if exchange.request.version < 11:
+            return  # RFC 9110 section 15.2
+        if head.status == 100:
+            if not self._may_continue:
+                return  # at most one, and only to whom waits for it
+            self._may_continue = False
+        self.stream.write(b"%b%b\r\n" % (status_line(head.status, head.reason), head.fields.wire()))
+
+    def _hand_over(self, exchange: ServerExchange, head: Head) -> tuple[Stream, bytes]:
+        if self._body is not None:
+            # RFC 9110 section 7.8: no other protocol before the request is whole.
+            raise RuntimeError("the request's body was not read to its end")
+        lines = [status_line(head.status, head.reason), head.fields.wire()]
+        if head.status == 101:
+            lines.append(b"Connection: upgrade\r\n")
+        lines.append(b"\r\n")
+        self.stream.write(b"".join(lines))
+        self.state = "upgraded"
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.stream.resume_reading()
+        return self.stream, self.parser.detach()
+
+    def _upgrade_over(self) -> None:
+        self.state = "closed"
+        self.exchange = None
+        self._end_unsent("the client's connection was lost")
+        self.server._forget(self)
+
+    # Deadlines.
+
+    def _deadline_at_most(self, seconds: float) -> None:
+        """The deadline is `seconds` from now, and the timer fires no later than that."""
+        self.deadline = when = self.reactor.now + seconds
+        if self._timer is not None and self._timer.when > when:
+            self._timer.cancel()
+            self._timer = self.reactor.call_later(seconds, self._on_timer)
+
+    def _watch_progress(self) -> None:
+        """From the first byte that waits: another must be taken within `stalled` seconds, and from then on the next."""
+        progress = self.stream.sent if self.stream.backlog else -1
+        if progress != self._progress:
+            self._progress = progress
+            self._deadline_at_most(self.server.limits.stalled)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self.deadline <= self.reactor.now:
+            self.deadline = self.reactor.now + self.server.limits.idle
+            self._expired()
+        if self._timer is None and self._has_deadline:
+            self._timer = self.reactor.call_later(self.deadline - self.reactor.now, self._on_timer)
+
+    @property
+    def _has_deadline(self) -> bool:
+        # A stream that is closing bounds the rest by itself, once all is sent.
+        return self.state not in ("closed", "closing", "upgraded") or (self.state == "closing" and self.stream.backlog > 0)
+
+    def _expired(self) -> None:
+        """The deadline has passed: act by state, or look again at the next."""
+        stream, body = self.stream, self._body
+        if self.state == "draining":
+            self._close()
+        elif stream.backlog:
+            if stream.sent == self._progress:
+                self.abort("the client stopped reading")
+            else:
+                self._watch_progress()
+        elif self.state == "idle":
+            self._close()
+        elif self.state == "head":
+            self._refuse(ProtocolError("the request's head did not arrive in time", 408))
+        elif body is not None and body.waiting:
+            body.cut = BodyCutShort("the request's body did not arrive in time", 408)
+            self._keep_alive = False
+            body.wake()
+        elif self.state == "handling" and stream.at_eof and self.exchange is not None:
+            self.exchange.abort("the client left")
+
+    # The end.
+
+    def close_if_idle(self) -> None:
+        """The server is stopping: nothing new is taken up."""
+        if self.exchange is None and self.state == "idle" and not self.stream.backlog:
+            self._close()
+
+    def _close(self) -> None:
+        if self.state == "closed":
+            return
+        self.state = "closing"
+        self.stream.close()
+        if self.stream.backlog:
+            self._watch_progress()
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self, error: Exception) -> None:
+        """500 where no head is out, else a response cut short; in any case the end of this connection."""
+        self._keep_alive = False
+        exchange = self.exchange
+        if exchange is None:
+            self._close()
+        elif self.state == "handling":
+            exchange.status = 0  # it may have been answered with a head that cannot be written
+            exchange.failed(error)
+        elif self.state == "upgraded":
+            self.abort("the server failed")
+        else:
+            self._cut("the server failed")
+
+    def abort(self, reason: str) -> None:
+        """Reset the connection; its open exchange ends with `reason`."""
+        self._drop_source()
+        exchange, self.exchange = self.exchange, None
+        if self.state != "upgraded":
+            self.state = "closing"
+        self.reactor.call_soon(self._end_unsent, reason)
+        self.stream.abort()
+        if exchange is not None:
+            self.reactor.call_soon(exchange.finish, reason)
+
+    def __repr__(self) -> str:
+        return f"<ServerConnection {self.state} from {self.peer}, {self.parser!r}, {self.stream!r}>"
+
+
+def _why_lost(error: Exception | None) -> str:
+    if error is None:
+        return "the client left"
+    return f"the client's connection was lost: {getattr(error, 'strerror', None) or error}"

@@ -1,0 +1,621 @@
+"""The access log: what is written for which exchange, and what a bad disk or a slow reader costs."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlers import access_log
+from handlers.access_log import AccessLog, Combined, Sink, stamp
+from reactor.errors import ConfigError
+from reactor.exchange import Exchange, Head
+from tests.handlers.asking import Answer, Clock, parse
+from tests.loopback import House, housed
+
+
+class Lines:
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def write(self, line: bytes) -> None:
+        self.lines.append(line)
+
+
+class Answering:
+    """Answers with what it is told to."""
+
+    def __init__(self, body: bytes = b"hello", status: int = 200) -> None:
+        self.body = body
+        self.status = status
+
+    def handle(self, exchange: Exchange) -> None:
+        exchange.verdict = "hit"
+        exchange.respond(Head(self.status), self.body)
+        exchange.bytes_out = len(self.body)
+
+
+@pytest.fixture(autouse=True)
+def in_a_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Five and a half hours east, where half hours and signs show."""
+    monkeypatch.setenv("TZ", "IST-5:30")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    yield from housed()
+
+
+def logged(text: str | bytes, format: str = "combined", change: Callable[[Answer], object] = lambda exchange: None) -> str:
+    """The line for one exchange: asked, answered, changed as the test wants it, ended after 12.5 ms."""
+    lines, clock = Lines(), Clock()
+    clock.settle()
+    request, body = parse(text)
+    exchange = Answer(clock, request, body)
+    AccessLog(Answering(), lines, format).handle(exchange)  # type: ignore[arg-type]
+    change(exchange)
+    clock.pass_(0.0125)
+    assert not lines.lines
+    exchange.finish()
+    (line,) = lines.lines
+    assert line.count(b"\n") == 1 and line.endswith(b"\n")
+    return line[:-1].decode("ascii")
+
+
+# The combined format.
+
+
+def test_a_line() -> None:
+    assert logged("GET /x?y=1\nReferer: http://example.com/\nUser-Agent: curl/8.0 (x; y)") == (
+        '192.0.2.7 - - [15/Nov/2023:03:43:20 +0530] "GET /x?y=1 HTTP/1.1" 200 5'
+        ' "http://example.com/" "curl/8.0 (x; y)" hit 12'
+    )
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    def forget(exchange: Answer) -> None:
+        exchange.verdict = None
+        exchange.peer = ""
+
+    assert logged("GET /", change=forget) == '- - - [15/Nov/2023:03:43:20 +0530] "GET / HTTP/1.1" 200 5 "-" "-" - 12'
+
+
+def test_a_user_is_one_word() -> None:
+    def name(exchange: Answer) -> None:
+        exchange.user = 'al "ice"\n\\é'
+
+    assert logged("GET /", change=name).startswith(r"192.0.2.7 - al\x20\x22ice\x22\x0a\x5c\xc3\xa9 [15/Nov")
+
+
+def test_quotes_backslashes_tabs_and_what_is_not_ascii_are_escaped() -> None:
+    line = logged(b'GET /"\\\nReferer: a\t"b"\nUser-Agent: \\x22 \xff\xc3\xa9\x80')
+    assert r'"GET /\x22\x5c HTTP/1.1" 200 5 "a\x09\x22b\x22" "\x5cx22 \xff\xc3\xa9\x80" hit 12' in line
+
+
+@pytest.mark.parametrize(
+    ("referer", "written"),
+    [
+        ("http://user:secret@example.com/x", "http://example.com/x"),
+        ("http://user:sec@ret@example.com/@x", "http://example.com/@x"),
+        ("https://user@example.com", "https://example.com"),
+        ("http://example.com/@user", "http://example.com/@user"),
+        ("http://example.com/?next=http://a:secret@b/", "http://example.com/?next=http://b/"),
+    ],
+)
+def test_no_password_of_a_referer_is_written(referer: str, written: str) -> None:
+    assert f' 5 "{written}" "-" hit' in logged(f"GET /\nReferer: {referer}")
+    assert json.loads(logged(f"GET /\nReferer: {referer}", "json"))["referer"] == written
+
+
+def test_no_password_within_a_target_is_written() -> None:
+    assert '"GET /http://b/?c HTTP/1.1"' in logged("GET /http://a:secret@b/?c")
+    assert json.loads(logged("GET /http://a:secret@b/?c", "json"))["target"] == "/http://b/?c"
+
+
+@pytest.mark.parametrize("format", ["combined", "json"])
+def test_credentials_in_fields_are_never_written(format: str) -> None:
+    line = logged("GET /\nAuthorization: Basic c2VjcmV0\nProxy-Authorization: Basic c2VjcmV0\nCookie: id=c2VjcmV0", format)
+    assert "c2VjcmV0" not in line
+
+
+def test_an_exchange_that_ended_before_its_answer_is_499() -> None:
+    lines, clock = Lines(), Clock()
+    request, _ = parse("GET /slow")
+    exchange = Answer(clock, request, b"")
+
+    class Never:
+        def handle(self, exchange: Exchange) -> None:
+            """The client will have left before."""
+
+    AccessLog(Never(), lines).handle(exchange)  # type: ignore[arg-type]
+    exchange.finish("the client left")
+    assert b'"GET /slow HTTP/1.1" 499 0 "-" "-" - 0\n' in lines.lines[0]
+
+
+def test_a_head_that_was_refused_is_written_too() -> None:
+    for format in ("combined", "json"):
+        lines, clock = Lines(), Clock()
+        exchange = Answer(clock, None, b"")  # type: ignore[arg-type]
+        exchange.on_end(AccessLog(Answering(), lines, format).record)  # type: ignore[arg-type]
+        exchange.respond(Head(431), b"too large")
+        exchange.bytes_out = 9
+        exchange.finish()
+        if format == "combined":
+            assert lines.lines == [b'192.0.2.7 - - [15/Nov/2023:03:43:20 +0530] "-" 431 9 "-" "-" - 0\n']
+        else:
+            facts = json.loads(lines.lines[0])
+            assert facts["status"] == 431 and "method" not in facts
+
+
+def test_http_1_0_and_other_forms_are_written_as_sent() -> None:
+    request, _ = parse("GET http://Example.com/")
+    request.version = 10
+    lines, clock = Lines(), Clock()
+    exchange = Answer(clock, request, b"")
+    AccessLog(Answering(), lines).handle(exchange)  # type: ignore[arg-type]
+    exchange.finish()
+    assert b'"GET http://Example.com/ HTTP/1.0" 200' in lines.lines[0]
+
+
+def test_the_time_is_that_of_the_arrival_and_moves_with_it() -> None:
+    lines, clock = Lines(), Clock()
+    log = AccessLog(Answering(), lines)  # type: ignore[arg-type]
+    request, _ = parse("GET /")
+    first = Answer(clock, request, b"")
+    log.handle(first)
+    for _ in range(3):
+        clock.pass_(1.0)
+        quick = Answer(clock, request, b"")
+        log.handle(quick)
+        quick.finish()
+    first.finish()
+    clock.wall = 0.0  # somebody set the clock back
+    clock.settle()
+    last = Answer(clock, request, b"")
+    log.handle(last)
+    last.finish()
+    found = [re.search(rb"\[(.*)\]", line)[1] for line in lines.lines]  # type: ignore[index]
+    assert found == [
+        b"15/Nov/2023:03:43:21 +0530",
+        b"15/Nov/2023:03:43:22 +0530",
+        b"15/Nov/2023:03:43:23 +0530",
+        b"15/Nov/2023:03:43:20 +0530",
+        b"01/Jan/1970:05:30:00 +0530",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("zone", "written"),
+    [
+        ("UTC", b"10/Oct/2000:20:55:36 +0000"),
+        ("PDT7", b"10/Oct/2000:13:55:36 -0700"),
+        ("NST3:30", b"10/Oct/2000:17:25:36 -0330"),
+    ],
+)
+def test_the_zone_is_written_as_apache_does(zone: str, written: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    assert stamp(971211336) == written
+
+
+def test_the_memo_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "MEMO_WORDS", 8)
+    combined, clock = Combined(), Clock()
+    for number in range(50):
+        request, _ = parse(f"GET /\nUser-Agent: {number}{'x' * 300 * (number % 2)}")
+        exchange = Answer(clock, request, b"")
+        assert f'"{number}' in combined.render(exchange).decode()
+        assert len(combined._words) <= 8
+
+
+FIELD = re.compile(r'^(\S+) - (\S+) \[([^\]"]+)\] "([^"]*)" (\d+) (\d+) "([^"]*)" "([^"]*)" (\S+) (\d+)$')
+VALUES = st.binary(max_size=40).map(lambda value: re.sub(rb"[\x00-\x08\x0a-\x1f\x7f]", b"", value))
+TARGETS = st.binary(max_size=40).map(lambda value: b"/" + re.sub(rb"[^\x21-\x7e]|#", b"", value))
+
+
+def unescape(text: str) -> bytes:
+    return re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), text.encode("ascii"))
+
+
+@given(
+    TARGETS.filter(lambda target: b"@" not in target),
+    VALUES.filter(lambda value: b"@" not in value),
+    VALUES,
+    st.text(max_size=10),
+)
+def test_any_request_makes_one_line_that_can_be_read_back(target: bytes, referer: bytes, agent: bytes, user: str) -> None:
+    def name(exchange: Answer) -> None:
+        exchange.user = user
+
+    line = logged(b"GET %b\nReferer: %b\nUser-Agent: %b" % (target, referer, agent), change=name)
+    match = FIELD.fullmatch(line)
+    assert match is not None
+    assert unescape(match[4]) == b"GET %b HTTP/1.1" % target
+    assert unescape(match[7]) == referer.strip(b" \t")
+    assert unescape(match[8]) == (agent.strip(b" \t") or b"-")
+    assert unescape(match[2]) == (user.encode("utf-8", "backslashreplace") or b"-")
+
+
+# JSON lines.
+
+
+def test_a_json_line() -> None:
+    def more(exchange: Answer) -> None:
+        exchange.user, exchange.upstream, exchange.bytes_in = "alice", "192.0.2.1:80", 3
+
+    line = logged(b'POST http://Example.com:81/x\nReferer: "\\\x80\nUser-Agent: \xc3\xa9', "json", more)
+    assert json.loads(line) == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "client": "192.0.2.7",
+        "user": "alice",
+        "status": 200,
+        "verdict": "hit",
+        "upstream": "192.0.2.1:80",
+        "failure": None,
+        "bytes_in": 3,
+        "bytes_out": 5,
+        "head_ms": 0.0,
+        "duration_ms": 12.5,
+        "method": "POST",
+        "scheme": "http",
+        "authority": "Example.com:81",
+        "target": "http://Example.com:81/x",
+        "version": "1.1",
+        "referer": '"\\\\x80',
+        "user_agent": "é",
+    }
+
+
+def test_json_says_why_an_exchange_ended() -> None:
+    lines, clock = Lines(), Clock()
+    request, _ = parse("GET /")
+    exchange = Answer(clock, request, b"")
+    AccessLog(Answering(), lines, "json").handle(exchange)  # type: ignore[arg-type]
+    exchange.finish("the client left")
+    facts = json.loads(lines.lines[0])
+    assert facts["failure"] == "the client left"
+    assert facts["status"] == 200
+    assert facts["referer"] is None
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown log format 'xml': combined or json"):
+        AccessLog(Answering(), Lines(), "xml")  # type: ignore[arg-type]
+
+
+# The sink: files.
+
+
+def test_lines_are_written_within_a_second(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    sink = Sink(str(path), house.reactor)
+    sink.write(b"one\n")
+    sink.write(b"two\n")
+    house.pass_time(0.9)
+    assert path.read_bytes() == b""
+    house.pass_time(0.1)
+    assert path.read_bytes() == b"one\ntwo\n"
+    assert house.reactor.pending_timers == 0  # nothing to write, nothing to wake up for
+    sink.close()
+
+
+def test_many_lines_are_written_at_once(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    sink = Sink(str(path), house.reactor)
+    line = b"x" * 1023 + b"\n"
+    for _ in range(access_log.FLUSH_BYTES // 1024):
+        sink.write(line)
+    assert path.stat().st_size == access_log.FLUSH_BYTES
+    sink.close()
+
+
+def test_close_writes_what_is_left(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"before\n")
+    sink = Sink(str(path), house.reactor)
+    sink.write(b"one\n")
+    sink.close()
+    sink.close()
+    assert path.read_bytes() == b"before\none\n"
+    sink.write(b"late\n")
+    house.pass_time(1.0)
+    assert sink.lost == 1
+
+
+def test_a_log_is_readable_by_its_owner_and_group_alone(house: House, tmp_path: Path) -> None:
+    Sink(str(tmp_path / "log"), house.reactor).close()
+    assert (tmp_path / "log").stat().st_mode & 0o7 == 0
+
+
+def test_a_path_that_cannot_be_written_is_refused(house: House, tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent" / "log"):
+        with pytest.raises(ConfigError, match=f"access log {path}: "):
+            Sink(str(path), house.reactor)
+
+
+def test_standard_output(house: House, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    sink = Sink("-", house.reactor)
+    sink.write(b"one\n")
+    sink.reopen()
+    sink.close()
+    assert capfdbinary.readouterr().out == b"one\n"
+    os.write(1, b"still open")  # only a duplicate was closed
+    assert capfdbinary.readouterr().out == b"still open"
+
+
+def test_rotation(house: House, tmp_path: Path) -> None:
+    path, old = tmp_path / "log", tmp_path / "log.1"
+    sink = Sink(str(path), house.reactor)
+    sink.write(b"one\n")
+    path.rename(old)
+    sink.reopen()
+    sink.write(b"two\n")
+    sink.close()
+    assert (old.read_bytes(), path.read_bytes()) == (b"one\n", b"two\n")
+
+
+def test_a_rotation_that_fails_keeps_the_old_file(house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    sink = Sink(str(folder / "log"), house.reactor)
+    folder.rename(tmp_path / "moved")
+    sink.reopen()
+    assert "the old file stays in use" in caplog.text
+    sink.write(b"one\n")
+    sink.close()
+    assert (tmp_path / "moved" / "log").read_bytes() == b"one\n"
+
+
+# The sink: a full disk.
+
+
+class Disk:
+    """os.write onto a disk with so much room."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.room = room
+        self._write = os.write
+        monkeypatch.setattr(os, "write", self.write)
+
+    def write(self, fd: int, data: bytes) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = self._write(fd, data[: self.room])
+        self.room -= written
+        return written
+
+
+def test_a_full_disk_costs_lines_and_is_told_once(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "log"
+    sink = Sink(str(path), house.reactor)
+    disk = Disk(monkeypatch, room=0)
+    for _ in range(3):
+        sink.write(b"lost\n")
+        house.pass_time(1.0)
+    assert sink.lost == 3
+    disk.room = 1000
+    sink.write(b"kept\n")
+    house.pass_time(1.0)
+    assert path.read_bytes() == b"kept\n"
+    assert [record.message for record in caplog.records] == [
+        f"access log {path}: No space left on device; lines are lost",
+        f"access log {path}: written again; 3 lines were lost",
+    ]
+    sink.close()
+
+
+def test_a_line_torn_by_a_full_disk_is_ended_before_the_next(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    sink = Sink(str(path), house.reactor)
+    disk = Disk(monkeypatch, room=6)
+    for line in (b"one\n", b"two\n", b"three\n"):
+        sink.write(line)
+    house.pass_time(1.0)
+    assert sink.lost == 2
+    sink.write(b"four\n")  # still no room
+    house.pass_time(1.0)
+    assert sink.lost == 3
+    disk.room = 1000
+    sink.write(b"five\n")
+    house.pass_time(1.0)
+    assert path.read_bytes() == b"one\ntw\nfive\n"
+    sink.close()
+
+
+@pytest.mark.parametrize("room", range(1, 13))
+def test_wherever_a_line_is_torn_what_follows_stands_alone(
+    room: int, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = Sink(str(tmp_path / "log"), house.reactor)
+    disk = Disk(monkeypatch, room)
+    for line in (b"one\n", b"two\n", b"six\n"):
+        sink.write(line)
+    sink.flush()
+    disk.room = 1000
+    sink.write(b"end\n")
+    sink.close()
+    lines = (tmp_path / "log").read_bytes().split(b"\n")
+    assert lines[-2:] == [b"end", b""]
+    whole = [line for line in lines[:-2] if line in (b"one", b"two", b"six")]
+    assert b"" not in lines[:-1]
+    assert len(whole) + sink.lost == 3
+
+
+# The sink: pipes.
+
+
+@pytest.fixture(params=["fifo", "standard output"])
+def pipe(request: pytest.FixtureRequest, house: House, tmp_path: Path) -> Iterator[tuple[Sink, int]]:
+    """A sink on a pipe, and the reading end's descriptor."""
+    if request.param == "fifo":
+        os.mkfifo(tmp_path / "fifo")
+        reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+        sink = Sink(str(tmp_path / "fifo"), house.reactor)
+    else:
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        kept = os.dup(1)
+        os.dup2(writer, 1)
+        os.close(writer)
+        sink = Sink("-", house.reactor)
+        os.dup2(kept, 1)
+        os.close(kept)
+    yield sink, reader
+    sink.close()
+    os.close(reader)
+
+
+def read_all(fd: int) -> bytes:
+    data = b""
+    try:
+        while piece := os.read(fd, 1 << 20):
+            data += piece
+    except BlockingIOError:
+        pass
+    return data
+
+
+def test_a_slow_reader_gets_every_line_and_nobody_waits(house: House, pipe: tuple[Sink, int]) -> None:
+    sink, reader = pipe
+    lines = [b"%09d\n" % number for number in range(50_000)]
+    for line in lines:
+        sink.write(line)
+    house.turns(2)
+    assert house.reactor.watched == 1  # the pipe is full
+    received = b""
+    while len(received) < 500_000:
+        before = len(received)
+        received += read_all(reader)
+        house.pass_time(1.0)
+        assert len(received) > before or received == b""
+    assert received == b"".join(lines)
+    assert house.reactor.watched == 0
+    assert sink.lost == 0
+
+
+def test_a_reader_that_never_reads_costs_lines_beyond_a_bound(
+    house: House, pipe: tuple[Sink, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(access_log, "BACKLOG_BYTES", 200_000)
+    monkeypatch.setattr(access_log, "CLOSE_SECONDS", 0.0)
+    sink, reader = pipe
+    for number in range(50_000):
+        sink.write(b"%09d\n" % number)
+    assert 0 < sink.lost < 50_000
+    assert sink._size <= 200_000
+    received = read_all(reader)
+    house.turns(2)
+    while more := read_all(reader):
+        received += more
+        house.turns(2)
+    assert received == b"".join(b"%09d\n" % number for number in range(50_000 - sink.lost))
+    sink.write(b"after\n")
+    house.pass_time(1.0)
+    assert read_all(reader) == b"after\n"
+    assert [record.message.split(": ")[1] for record in caplog.records] == [
+        "the reader is too slow; lines are lost",
+        f"written again; {sink.lost} lines were lost",
+    ]
+
+
+def test_a_closed_pipe_costs_lines(house: House, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    sink = Sink(str(tmp_path / "fifo"), house.reactor)
+    sink.write(b"one\n")
+    sink.flush()
+    os.close(reader)
+    sink.write(b"two\n")
+    house.pass_time(1.0)
+    assert sink.lost == 1
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    sink.write(b"three\n")
+    house.pass_time(1.0)
+    assert read_all(reader) == b"one\nthree\n"
+    sink.close()
+    os.close(reader)
+
+
+def test_a_pipe_that_is_closed_while_it_is_full_is_noticed(house: House, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    sink = Sink(str(tmp_path / "fifo"), house.reactor)
+    for number in range(20_000):
+        sink.write(b"%09d\n" % number)
+    assert house.reactor.watched == 1
+    os.close(reader)
+    house.until(lambda: house.reactor.watched == 0, "the end of the wait")
+    assert sink.lost > 0
+    sink.close()
+
+
+def test_a_fifo_nobody_reads_is_refused(house: House, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError, match="access log .*fifo: "):
+        Sink(str(tmp_path / "fifo"), house.reactor)
+
+
+def test_rotation_leaves_a_full_pipe_behind(house: House, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    sink = Sink(str(tmp_path / "log"), house.reactor)
+    for number in range(20_000):
+        sink.write(b"%09d\n" % number)
+    assert house.reactor.watched == 1
+    (tmp_path / "log").unlink()
+    sink.reopen()
+    assert house.reactor.watched == 0
+    assert sink.lost > 0
+    sink.write(b"fresh\n")
+    sink.close()
+    assert (tmp_path / "log").read_bytes() == b"fresh\n"
+    os.close(reader)
+
+
+# Over a connection.
+
+
+def test_every_exchange_of_a_server_is_written(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    sink = Sink(str(path), house.reactor)
+    log = AccessLog(Answering(), sink)
+    peer = house.serve(log, access_log=log).connect()
+    peer.send(b"GET /one HTTP/1.1\r\nHost: a\r\n\r\nGET /two HTTP/1.1\r\nHost: a\r\n\r\nbad\r\n\r\n")
+    peer.until(lambda: peer.over, "the end")
+    house.turns()
+    sink.close()
+    lines = path.read_text().splitlines()
+    assert [line.split('"')[1] for line in lines] == ["GET /one HTTP/1.1", "GET /two HTTP/1.1", "-"]
+    assert [line.split('"')[2].split()[0] for line in lines] == ["200", "200", "400"]
+    assert all(line.startswith("127.0.0.1 - - [06/Nov/1994:14:19:37 +0530] ") for line in lines)
+
+
+def test_the_log_costs_no_request_when_it_fails(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def write(self, line: bytes) -> None:
+            raise OSError("gone")
+
+    caplog.set_level(logging.CRITICAL)
+    peer = house.serve(AccessLog(Answering(), Broken())).connect()  # type: ignore[arg-type]
+    for _ in range(2):
+        peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert peer.answer().status == 200

@@ -1,0 +1,1793 @@
+"""The cache before handlers, over sockets: who is answered from the store, who waits for whom, what the origin is asked.
+
+Every test that uses `proxy` runs twice: with the store in memory, and with one that always answers later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache.fill import LITTLE, STALL
+from cache.policy import DEFAULT_POLICY, OperatorRule, Policy
+from cache.stores.memory import SPILL, MemoryStore
+from handlers.caching import FETCHES_PER_KEY, HIT_FOR_MISS_KEYS, HIT_FOR_MISS_SECONDS, Caching
+from handlers.responses import IteratorSource
+from reactor.exchange import BytesSource, Exchange, FileSource, Head
+from reactor.http.fields import Fields
+from tests.loopback import RESET, Answer, Handling, House, Peer, Script, housed, says
+from tests.origin import Asked, LaterStore, Proxy, chunk, contents, no_cycles
+
+MIB = 1 << 20
+FRESH = "Cache-Control: max-age=60"
+TAGGED = 'ETag: "one"'
+
+MakeStore = Callable[..., Any]
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    yield from housed()
+
+
+@pytest.fixture(params=["memory", "later"])
+def make_store(request: pytest.FixtureRequest, house: House) -> MakeStore:
+    def make(limit: int = 8 * MIB) -> Any:
+        store = MemoryStore(limit)
+        return store if request.param == "memory" else LaterStore(house.reactor, store)
+
+    return make
+
+
+@pytest.fixture
+def make_proxy(house: House, make_store: MakeStore) -> Iterator[Callable[..., Proxy]]:
+    made: list[Proxy] = []
+
+    def make(limit: int = 8 * MIB, **more: Any) -> Proxy:
+        made.append(Proxy(house, store=make_store(limit), **more))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        at_rest(proxy)
+
+
+@pytest.fixture
+def proxy(make_proxy: Callable[..., Proxy]) -> Proxy:
+    return make_proxy()
+
+
+def at_rest(proxy: Proxy) -> None:
+    """Once all have left, no fetch is under way, and nothing is charged for but what is stored."""
+    for peer in proxy.house.peers:
+        peer.sock.close()
+    proxy.house.turns(30)
+    proxy.house.pass_time(120.0)
+    assert not proxy.caching.fetches and not proxy.caching._apart
+    memory = getattr(proxy.caching.store, "store", proxy.caching.store)
+    assert memory.used == sum(content.charged for content in contents(memory))
+    assert all(content._users == 1 for content in contents(memory))
+
+
+def cached(answer: Answer) -> str:
+    """What our cache says it did, without its name."""
+    name, _, did = answer.fields[b"cache-status"].decode().rpartition(", ")[2].partition("; ")
+    assert name == "reactor"
+    return did
+
+
+def fetch(proxy: Proxy, body: bytes, *lines: str, path: str = "/", asking: tuple[str, ...] = ()) -> Answer:
+    """One that goes to the origin, and the answer the client gets."""
+    client = proxy.ask(path, *asking)
+    proxy.asked().answer(body, *lines)
+    answer = client.answer()
+    assert answer.body == body
+    client.close()
+    return answer
+
+
+def ended(peer: Peer) -> None:
+    """Its connection is over, one way or the other."""
+    peer.until(lambda: peer.over, "the end")
+
+
+def answered(client: Peer) -> None:
+    """Something came, or the end."""
+    client.until(lambda: client.over or b"\r\n\r\n" in client.received, "an answer")
+
+
+def hit(proxy: Proxy, path: str = "/", *asking: str) -> Answer:
+    """One that the store answers."""
+    proxy.house.turns()  # what was going on for nobody any more
+    client = proxy.ask(path, *asking)
+    answer = client.answer()
+    assert answer.fields.get(b"cache-status", b"").rpartition(b", ")[2].startswith(b"reactor; hit"), answer.head
+    client.close()
+    return answer
+
+
+# Miss and hit.
+
+
+def test_a_miss_and_a_hit(proxy: Proxy) -> None:
+    miss = fetch(proxy, b"hello", FRESH, "X-One: 1")
+    assert cached(miss) == "fwd=uri-miss; stored; ttl=60"
+    assert b"age" not in miss.fields
+    client = proxy.ask()
+    answer = client.answer()
+    assert (answer.body, cached(answer), answer.fields[b"age"], answer.fields[b"x-one"]) == (
+        b"hello",
+        "hit; ttl=60",
+        b"0",
+        b"1",
+    )
+    assert answer.fields[b"via"] == miss.fields[b"via"] and answer.fields[b"date"] == miss.fields[b"date"]
+    proxy.not_asked()
+    assert [exchange.verdict for exchange in proxy.ended] == ["miss", "hit"]
+
+
+def test_age_and_ttl_change_with_every_second(house: House, proxy: Proxy) -> None:
+    fetch(proxy, b"hello", FRESH)
+    for second in range(4):
+        for _ in range(2):
+            answer = hit(proxy)
+            assert (answer.fields[b"age"], cached(answer)) == (b"%d" % second, f"hit; ttl={60 - second}")
+        house.pass_time(1.0)
+
+
+def test_an_age_that_came_counts(house: House, proxy: Proxy) -> None:
+    miss = fetch(proxy, b"hello", FRESH, "Age: 50")
+    assert (cached(miss), miss.fields[b"age"]) == ("fwd=uri-miss; stored; ttl=10", b"50")
+    house.pass_time(9.0)
+    answer = hit(proxy)
+    assert (answer.fields[b"age"], cached(answer)) == (b"59", "hit; ttl=1")
+    house.pass_time(1.0)
+    proxy.ask()
+    proxy.asked()
+
+
+def test_a_clock_set_back_makes_nothing_younger_than_it_came(house: House, proxy: Proxy) -> None:
+    fetch(proxy, b"hello", FRESH, "Age: 5")
+    house.wall.now -= 1000
+    house.turns()
+    answer = hit(proxy)
+    assert (answer.fields[b"age"], cached(answer)) == (b"5", "hit; ttl=55")
+
+
+def test_a_cache_status_that_came_stays_before_ours(proxy: Proxy) -> None:
+    fetch(proxy, b"hello", FRESH, "Cache-Status: other; hit")
+    assert hit(proxy).fields[b"cache-status"] == b"other; hit, reactor; hit; ttl=60"
+    conditional = proxy.ask("/", "If-None-Match: *")
+    assert conditional.answer().fields[b"cache-status"] == b"other; hit, reactor; hit; ttl=60"
+
+
+def test_pipelined_hits_leave_together(proxy: Proxy) -> None:
+    fetch(proxy, b"hello", FRESH)
+    client = proxy.connect()
+    client.send(proxy.get() * 50)
+    assert [client.answer().body for _ in range(50)] == [b"hello"] * 50
+    proxy.not_asked()
+
+
+@pytest.mark.parametrize("size", [0, 1, SPILL, SPILL + 1, 500_000])
+@pytest.mark.parametrize("framing", ["whole", "length", "chunks", "close"])
+def test_what_is_stored_is_what_came(proxy: Proxy, size: int, framing: str) -> None:
+    body = os.urandom(size)
+    client = proxy.ask()
+    asked = proxy.asked()
+    if framing == "whole":
+        asked.answer(body, FRESH)
+    elif framing == "length":
+        asked.begin(FRESH, f"Content-Length: {size}")
+        asked.peer.send(body[: size // 2], body[size // 2 :])
+    elif framing == "chunks":
+        asked.begin(FRESH, "Transfer-Encoding: chunked")
+        asked.peer.send(*[chunk(body[at : at + 70_000]) for at in range(0, size, 70_000)], b"0\r\n\r\n")
+    else:
+        asked.begin(FRESH, "Connection: close")
+        asked.peer.send(body)
+        asked.peer.shutdown()
+    assert client.answer().body == body
+    for _ in range(2):
+        answer = hit(proxy)
+        assert (answer.body, answer.fields[b"content-length"]) == (body, b"%d" % size)
+    proxy.not_asked()
+
+
+@pytest.mark.parametrize("size", [5, SPILL + 1])
+@pytest.mark.parametrize(
+    ("version", "lines"), [("1.0", []), ("1.0", ["Connection: keep-alive"]), ("1.1", ["Connection: close"])]
+)
+def test_a_hit_says_the_same_to_every_kind_of_client(proxy: Proxy, size: int, version: str, lines: list[str]) -> None:
+    fetch(proxy, bytes(size), FRESH, "X-One: 1", "X-one: 2")
+    usual = hit(proxy)
+    client = proxy.connect()
+    client.send(proxy.get("/", *lines, version=version))
+    other = client.answer()
+    connection = other.fields.pop(b"connection")
+    assert (other.fields, other.body) == (usual.fields, usual.body)
+    assert connection == (b"keep-alive" if lines == ["Connection: keep-alive"] else b"close")
+
+
+def test_a_stored_204_has_no_length(proxy: Proxy) -> None:
+    client = proxy.ask()
+    proxy.asked().peer.send(b"HTTP/1.1 204 No Content\r\nCache-Control: max-age=60\r\n\r\n")
+    client.answer()
+    client.send(proxy.get() + proxy.request("HEAD", "/") + proxy.get(version="1.0"))
+    for method in (b"GET", b"HEAD", b"GET"):
+        answer = client.answer(method)
+        assert (answer.status, b"content-length" in answer.fields) == (204, False)
+        assert cached(answer) == "hit; ttl=60"
+    client.expect_close()
+
+
+def test_errors_are_stored_where_they_say_so(proxy: Proxy) -> None:
+    client = proxy.ask()
+    asked = proxy.asked()
+    asked.answer(b"gone", FRESH, status="404 Not Here")
+    assert client.answer().status == 404
+    answer = hit(proxy)
+    assert answer.head.startswith(b"HTTP/1.1 404 Not Here\r\n") and answer.body == b"gone"
+
+
+def test_trailers_reach_who_asked_and_are_not_stored(proxy: Proxy) -> None:
+    client = proxy.ask("/", "TE: trailers", "Connection: TE")
+    asked = proxy.asked()
+    asked.begin(FRESH, "Transfer-Encoding: chunked", first=chunk(b"hi"))
+    assert client.head().status == 200
+    asked.peer.send(b"0\r\nX-Sum: 7\r\n\r\n")
+    client.expect(chunk(b"hi") + b"0\r\nX-Sum: 7\r\n\r\n")
+    assert hit(proxy).body == b"hi"
+
+
+# What is not stored.
+
+
+@pytest.mark.parametrize("how", ["shutdown", "reset", "late", "nonsense"])
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_what_was_cut_short_is_not_stored(house: House, proxy: Proxy, how: str, framing: str) -> None:
+    client = proxy.ask()
+    asked = proxy.asked()
+    if framing == "length":
+        asked.begin(FRESH, "Content-Length: 10", first=b"hello")
+    else:
+        asked.begin(FRESH, "Transfer-Encoding: chunked", first=chunk(b"hello"))
+    client.head()
+    if how == "late":
+        house.pass_time(60.1)
+    elif how == "nonsense":
+        asked.peer.send(b"zz\r\n")
+        asked.peer.close()
+    else:
+        getattr(asked.peer, how)()
+    ended(client)
+    proxy.ask()
+    proxy.asked()
+    assert len(proxy.caching.store) == 0
+
+
+def test_what_is_broken_at_once_is_broken_for_who_waits(proxy: Proxy) -> None:
+    clients = [proxy.ask() for _ in range(3)]
+    asked = proxy.asked()
+    asked.begin(FRESH, "Transfer-Encoding: chunked", first=b"zz\r\n")
+    for client in clients:
+        assert client.head().status == 200
+        ended(client)
+        assert not client.received
+    proxy.ask()
+    proxy.asked()
+
+
+def test_an_answer_that_cannot_be_read_is_shared_and_not_stored(proxy: Proxy) -> None:
+    clients = [proxy.ask() for _ in range(3)]
+    asked = proxy.asked()
+    asked.peer.send(
+        b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
+    for client in clients:
+        answer = client.answer()
+        assert (answer.status, b"cache-status" in answer.fields) == (502, False)
+    proxy.ask()
+    proxy.asked()
+
+
+@pytest.mark.parametrize(
+    ("asking", "fwd"),
+    [
+        (("Range: bytes=0-1",), "uri-miss"),
+        (("Cache-Control: no-store",), "uri-miss"),
+        (('If-Match: "x"',), "request"),
+    ],
+)
+def test_passed_on_and_not_stored(proxy: Proxy, asking: tuple[str, ...], fwd: str) -> None:
+    for _ in range(2):
+        answer = fetch(proxy, b"hello", FRESH, asking=asking)
+        assert cached(answer) == f"fwd={fwd}"
+    assert len(proxy.caching.store) == 0
+
+
+def test_the_passed_on_keep_their_own_conditions(proxy: Proxy) -> None:
+    client = proxy.ask("/", "Range: bytes=0-1", 'If-Range: "x"', 'If-None-Match: "y"')
+    asked = proxy.asked()
+    assert {b"range", b"if-range", b"if-none-match"} <= asked.fields.keys()
+    asked.answer(b"he", "Content-Range: bytes 0-1/5", status="206 Partial Content")
+    assert client.answer().status == 206
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "FOO"])
+def test_other_methods_are_passed_on(proxy: Proxy, method: str) -> None:
+    client = proxy.connect()
+    client.send(proxy.request(method, "/", "Content-Length: 2") + b"hi")
+    asked = proxy.asked()
+    assert (asked.method, asked.body()) == (method.encode(), b"hi")
+    asked.answer(b"ok", FRESH)
+    assert cached(client.answer()) == "fwd=method"
+    assert len(proxy.caching.store) == 0
+
+
+def test_a_get_with_content_is_passed_on(proxy: Proxy) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("GET", "/", "Content-Length: 2") + b"hi")
+    asked = proxy.asked()
+    assert asked.body() == b"hi"
+    asked.answer(b"ok", FRESH)
+    assert cached(client.answer()) == "fwd=bypass"
+    proxy.ask()
+    proxy.asked()
+
+
+def test_an_upgrade_is_passed_through(proxy: Proxy) -> None:
+    client = proxy.ask("/", "Connection: Upgrade", "Upgrade: x")
+    asked = proxy.asked()
+    assert asked.fields[b"upgrade"] == b"x"
+    asked.peer.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nhi")
+    assert client.head().status == 101
+    client.expect(b"hi")
+
+
+def test_a_target_without_an_origin_is_left_to_the_handler(house: House, make_store: MakeStore) -> None:
+    store = make_store()
+    handling = Handling(says(b"mine"))
+    served = house.serve(Caching(house.reactor, handling, store))
+    client = served.connect()
+    client.send(b"GET /x HTTP/1.0\r\n\r\n")
+    assert client.answer().body == b"mine"
+    assert len(handling.exchanges) == 1
+
+
+@pytest.mark.parametrize("target", ["CONNECT a:80", "OPTIONS *"])
+def test_a_target_that_is_no_uri_is_left_to_the_handler(house: House, make_store: MakeStore, target: str) -> None:
+    served = house.serve(Caching(house.reactor, Handling(says(b"mine")), make_store()))
+    client = served.connect()
+    client.send(f"{target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert client.head().status == 200
+
+
+# Conditions and ranges of the client's own.
+
+
+def test_conditions_are_answered_from_the_store(proxy: Proxy) -> None:
+    fetch(proxy, b"hello", FRESH, TAGGED, "Last-Modified: Sun, 06 Nov 1994 08:00:00 GMT", "Content-Type: text/x", "X-One: 1")
+    for asking in (
+        'If-None-Match: "zero", "one"',
+        'If-None-Match: W/"one"',
+        "If-None-Match: *",
+        "If-Modified-Since: Sun, 06 Nov 1994 08:00:00 GMT",
+    ):
+        client = proxy.ask("/", asking)
+        answer = client.answer()
+        assert (answer.status, answer.fields[b"etag"], answer.fields[b"age"], cached(answer)) == (
+            304,
+            b'"one"',
+            b"0",
+            "hit; ttl=60",
+        )
+        assert answer.fields.keys().isdisjoint({b"content-type", b"content-length", b"transfer-encoding"})
+        client.expect_silence()
+    for asking in ('If-None-Match: "two"', "If-Modified-Since: Sun, 06 Nov 1994 07:00:00 GMT"):
+        assert hit(proxy, "/", asking).body == b"hello"
+    proxy.not_asked()
+
+
+@pytest.mark.parametrize("size", [10, SPILL * 2])
+def test_ranges_are_answered_from_the_store(proxy: Proxy, size: int) -> None:
+    body = os.urandom(size)
+    fetch(proxy, body, FRESH, TAGGED, "Content-Type: text/x")
+    for asking, start, stop in (("bytes=2-4", 2, 5), ("bytes=-3", size - 3, size), ("bytes=1-", 1, size)):
+        answer = hit(proxy, "/", f"Range: {asking}")
+        assert (answer.status, answer.body) == (206, body[start:stop])
+        assert answer.fields[b"content-range"] == b"bytes %d-%d/%d" % (start, stop - 1, size)
+    assert hit(proxy, "/", "Range: bytes=2-4", 'If-Range: "one"').status == 206
+    assert hit(proxy, "/", "Range: bytes=2-4", 'If-Range: "two"').body == body
+    assert hit(proxy, "/", "Range: lines=2-4").body == body
+    answer = hit(proxy, "/", f"Range: bytes={size}-")
+    assert (answer.status, answer.fields[b"content-range"]) == (416, b"bytes */%d" % size)
+    proxy.not_asked()
+
+
+def test_several_ranges_come_in_parts(proxy: Proxy) -> None:
+    body = os.urandom(SPILL * 2)
+    fetch(proxy, body, FRESH, "Content-Type: text/x")
+    answer = hit(proxy, "/", "Range: bytes=0-4,10-19,-7")
+    assert answer.status == 206 and b"content-range" not in answer.fields
+    kind, _, boundary = answer.fields[b"content-type"].partition(b"; boundary=")
+    assert kind == b"multipart/byteranges"
+    expected = b""
+    for start, stop in ((0, 5), (10, 20), (len(body) - 7, len(body))):
+        expected += b"\r\n--%b\r\nContent-Type: text/x\r\nContent-Range: bytes %d-%d/%d\r\n\r\n" % (
+            boundary,
+            start,
+            stop - 1,
+            len(body),
+        )
+        expected += body[start:stop]
+    assert answer.body == expected[2:] + b"\r\n--%b--\r\n" % boundary
+
+
+def test_head_is_answered_from_what_get_stored(proxy: Proxy) -> None:
+    for size in (5, SPILL + 1):
+        fetch(proxy, bytes(size), FRESH, path=f"/{size}")
+        client = proxy.connect()
+        client.send(proxy.request("HEAD", f"/{size}") + proxy.request("HEAD", f"/{size}", "Connection: close"))
+        for _ in range(2):
+            answer = client.answer(b"HEAD")
+            assert (answer.fields[b"content-length"], cached(answer)) == (b"%d" % size, "hit; ttl=60")
+        client.expect_close()
+    proxy.not_asked()
+
+
+def test_the_origin_is_asked_for_everything_and_conditions_are_looked_at_then(proxy: Proxy) -> None:
+    client = proxy.ask("/", 'If-None-Match: "one"', "If-Modified-Since: Sun, 06 Nov 1994 08:00:00 GMT")
+    asked = proxy.asked()
+    assert asked.fields.keys().isdisjoint({b"if-none-match", b"if-modified-since"})
+    asked.answer(b"hello", FRESH, TAGGED)
+    answer = client.answer()
+    assert (answer.status, cached(answer)) == (304, "fwd=uri-miss; stored; ttl=60")
+    assert hit(proxy).body == b"hello"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_who_has_it_already_need_not_wait_for_the_body(proxy: Proxy, alone: bool) -> None:
+    has = proxy.ask("/", 'If-None-Match: "one"')
+    asked = proxy.asked()
+    wants = None if alone else proxy.ask()
+    asked.begin(FRESH, TAGGED, f"Content-Length: {LITTLE * 2}", first=b"x")
+    assert has.answer().status == 304
+    late = proxy.ask("/", 'If-None-Match: "one"')
+    assert late.answer().status == 304
+    asked.peer.send(bytes(LITTLE * 2 - 1))
+    if wants is not None:
+        assert len(wants.answer().body) == LITTLE * 2
+    assert len(hit(proxy).body) == LITTLE * 2
+    proxy.not_asked()
+
+
+# What the client asks of caches.
+
+
+def test_only_if_cached(proxy: Proxy) -> None:
+    client = proxy.ask("/", "Cache-Control: only-if-cached")
+    assert client.answer().status == 504
+    proxy.not_asked()
+    fetch(proxy, b"hello", FRESH)
+    assert hit(proxy, "/", "Cache-Control: only-if-cached").body == b"hello"
+
+
+@pytest.mark.parametrize("asking", ["Cache-Control: no-cache", "Pragma: no-cache", "Cache-Control: max-age=0"])
+def test_a_reload_validates(proxy: Proxy, asking: str) -> None:
+    fetch(proxy, b"hello", FRESH, TAGGED)
+    client = proxy.ask("/", asking)
+    asked = proxy.asked()
+    assert asked.fields[b"if-none-match"] == b'"one"'
+    asked.begin(TAGGED, status="304 Not Modified")
+    answer = client.answer()
+    assert (answer.body, cached(answer)) == (b"hello", "fwd=request; fwd-status=304; ttl=60")
+    assert hit(proxy).body == b"hello"
+
+
+def test_max_stale_and_min_fresh(house: House, proxy: Proxy) -> None:
+    fetch(proxy, b"hello", FRESH)
+    house.pass_time(50.0)
+    client = proxy.ask("/", "Cache-Control: min-fresh=20")
+    proxy.asked().answer(b"newer", FRESH)
+    assert cached(client.answer()).startswith("fwd=request")
+    house.pass_time(70.0)
+    answer = hit(proxy, "/", "Cache-Control: max-stale=20")
+    assert (answer.body, cached(answer)) == (b"newer", "hit; ttl=-10")
+
+
+# Validation.
+
+
+def stale(house: House, proxy: Proxy, *lines: str, body: bytes = b"hello") -> None:
+    """Something stored that is stale by ten seconds."""
+    fetch(proxy, body, FRESH, *lines)
+    house.pass_time(70.0)
+
+
+def test_304_makes_it_fresh_again(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Last-Modified: Sun, 06 Nov 1994 08:00:00 GMT", "X-One: 1")
+    client = proxy.ask()
+    asked = proxy.asked()
+    assert asked.fields[b"if-none-match"] == b'"one"'
+    assert asked.fields[b"if-modified-since"] == b"Sun, 06 Nov 1994 08:00:00 GMT"
+    asked.peer.send(
+        b"HTTP/1.1 304 Not Modified\r\nDate: Sun, 06 Nov 1994 08:50:47 GMT\r\n"
+        b'ETag: "one"\r\nCache-Control: max-age=30\r\nX-One: 2\r\n\r\n'
+    )
+    answer = client.answer()
+    assert (answer.status, answer.body, answer.fields[b"x-one"]) == (200, b"hello", b"2")
+    assert cached(answer) == "fwd=stale; fwd-status=304; ttl=30"
+    answer = hit(proxy)
+    assert (answer.body, cached(answer), answer.fields[b"age"]) == (b"hello", "hit; ttl=30", b"0")
+    assert [exchange.verdict for exchange in proxy.ended][1:] == ["revalidated", "hit"]
+    assert proxy.ended[1].upstream == proxy.authority
+
+
+def test_200_replaces_it(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    client = proxy.ask()
+    proxy.asked().answer(b"newer", FRESH, 'ETag: "two"', f"Age: {0}")
+    answer = client.answer()
+    assert (answer.body, cached(answer)[:9]) == (b"newer", "fwd=stale")
+    house.turns()
+    assert len(proxy.caching.store) == 1
+
+
+@pytest.mark.parametrize("outcome", ["304", "whole", "streamed"])
+def test_a_range_of_what_is_stale(house: House, proxy: Proxy, outcome: str) -> None:
+    stale(house, proxy, TAGGED)
+    client = proxy.ask("/", "Range: bytes=1-2", 'If-Range: "one"')
+    asked = proxy.asked()
+    assert asked.fields[b"if-none-match"] == b'"one"' and asked.fields.keys().isdisjoint({b"range", b"if-range"})
+    if outcome == "304":
+        asked.begin(TAGGED, status="304 Not Modified")
+    elif outcome == "whole":
+        asked.answer(b"HELLO", TAGGED, FRESH)
+    else:
+        asked.begin(TAGGED, FRESH, "Content-Length: 5", first=b"HE")
+        asked.peer.send(b"LLO")
+    answer = client.answer()
+    assert (answer.status, answer.body) == {"304": (206, b"el"), "whole": (206, b"EL"), "streamed": (200, b"HELLO")}[outcome]
+
+
+def test_a_client_that_has_the_stale_one_gets_304(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    client = proxy.ask("/", 'If-None-Match: "one"')
+    proxy.asked().begin(TAGGED, status="304 Not Modified")
+    assert client.answer().status == 304
+    assert len(proxy.caching.store) == 1
+
+
+def test_a_304_for_what_only_the_client_has_goes_to_it_alone(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    client = proxy.ask("/", 'If-None-Match: "mine"')
+    other = proxy.ask()
+    asked = proxy.asked()
+    assert asked.fields[b"if-none-match"] == b'"one", "mine"'
+    asked.begin('ETag: "mine"', status="304 Not Modified")
+    answer = client.answer()
+    assert (answer.status, answer.fields[b"etag"]) == (304, b'"mine"')
+    again = proxy.asked()
+    assert again.fields[b"if-none-match"] == b'"one"'
+    again.answer(b"newer", FRESH)
+    assert other.answer().body == b"newer"
+
+
+def test_a_304_for_nothing_is_asked_again_without_conditions(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    clients = [proxy.ask() for _ in range(3)]
+    proxy.asked().begin('ETag: "unknown"', status="304 Not Modified")
+    asked = proxy.asked()
+    assert b"if-none-match" not in asked.fields
+    asked.answer(b"newer", FRESH)
+    assert [client.answer().body for client in clients] == [b"newer"] * 3
+    assert hit(proxy).body == b"newer"
+
+
+def test_without_a_validator_it_is_fetched_anew(house: House, proxy: Proxy) -> None:
+    stale(house, proxy)
+    client = proxy.ask()
+    asked = proxy.asked()
+    assert asked.fields.keys().isdisjoint({b"if-none-match", b"if-modified-since"})
+    asked.answer(b"newer", FRESH)
+    assert client.answer().body == b"newer"
+
+
+def test_all_who_wait_for_a_validation_are_answered_with_it(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    clients = [proxy.ask() for _ in range(5)]
+    asked = proxy.asked()
+    asked.begin(TAGGED, status="304 Not Modified")
+    answers = [client.answer() for client in clients]
+    assert [answer.body for answer in answers] == [b"hello"] * 5
+    assert [cached(answer) for answer in answers] == ["fwd=stale; fwd-status=304; ttl=60"] + [
+        "fwd=stale; fwd-status=304; collapsed; ttl=60"
+    ] * 4
+    proxy.not_asked()
+
+
+def test_what_is_evicted_while_it_is_validated_is_served_all_the_same(house: House, proxy: Proxy) -> None:
+    for size in (5, SPILL * 2):
+        body = os.urandom(size)
+        stale(house, proxy, TAGGED, body=body)
+        clients = [proxy.ask() for _ in range(2)]
+        asked = proxy.asked()
+        memory = getattr(proxy.caching.store, "store", proxy.caching.store)
+        assert memory.purge(lambda key, entry: True) == 1
+        asked.begin(TAGGED, status="304 Not Modified")
+        assert [client.answer().body for client in clients] == [body] * 2
+        assert memory.used == 0
+
+
+def test_a_response_that_must_not_be_stored_ends_what_was(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    client = proxy.ask()
+    proxy.asked().answer(b"secret", "Cache-Control: no-store")
+    answer = client.answer()
+    assert (answer.body, cached(answer)) == (b"secret", "fwd=stale")
+    other = proxy.ask("/", "Cache-Control: max-stale=1000")
+    proxy.asked().answer(b"secret too", "Cache-Control: no-store")
+    assert other.answer().body == b"secret too"
+
+
+# Failures.
+
+
+def test_an_error_is_answered_with_what_is_stale_if_that_is_allowed(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, "Cache-Control: stale-if-error=100")
+    clients = [proxy.ask() for _ in range(2)]
+    proxy.asked().answer(b"oh dear", status="503 Service Unavailable")
+    for client in clients:
+        answer = client.answer()
+        assert (answer.status, answer.body, answer.fields[b"age"]) == (200, b"hello", b"70")
+        assert cached(answer).startswith("fwd=stale; fwd-status=503; ") and 'ttl=-10; detail="stale-if-error"' in cached(
+            answer
+        )
+    assert proxy.ended[-1].verdict == "stale"
+
+
+def test_an_error_is_passed_on_if_it_is_not(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    client = proxy.ask()
+    proxy.asked().answer(b"oh dear", status="503 Service Unavailable")
+    answer = client.answer()
+    assert (answer.status, answer.body, cached(answer)) == (503, b"oh dear", "fwd=stale")
+    assert len(proxy.caching.store) == 1
+
+
+def test_an_origin_that_cannot_be_reached_is_answered_for(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    proxy.origin.sock.close()
+    for peer in proxy._open:
+        peer.close()
+    clients = [proxy.ask() for _ in range(3)]
+    for client in clients:
+        answer = client.answer()
+        assert (answer.status, answer.body) == (200, b"hello")
+        assert (
+            "fwd=stale" in cached(answer)
+            and "fwd-status" not in cached(answer)
+            and 'detail="disconnected"' in cached(answer)
+        )
+
+
+def test_what_must_be_validated_is_not(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Cache-Control: must-revalidate")
+    proxy.origin.sock.close()
+    for peer in proxy._open:
+        peer.close()
+    client = proxy.ask()
+    answer = client.answer()
+    assert answer.status == 504
+    assert answer.body == f"504 Gateway Timeout: upstream {proxy.authority}: Connection refused\n".encode()
+
+
+def test_one_error_page_for_all_who_wait(house: House, proxy: Proxy) -> None:
+    clients = [proxy.ask() for _ in range(4)]
+    proxy.asked()
+    house.pass_time(60.1)
+    answers = [client.answer() for client in clients]
+    assert {(answer.status, answer.body) for answer in answers} == {
+        (504, f"504 Gateway Timeout: upstream {proxy.authority}: did not answer within 60 s\n".encode())
+    }
+    assert all(b"cache-status" not in answer.fields for answer in answers)
+    assert {exchange.upstream for exchange in proxy.ended} == {proxy.authority}
+    proxy.not_asked()
+    proxy.ask()  # and it is not remembered
+    proxy.asked()
+
+
+# Stale while it is validated.
+
+
+def test_a_stale_answer_comes_at_once_and_one_validation_runs_behind(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=100")
+    for _ in range(5):
+        answer = hit(proxy)
+        assert (answer.body, cached(answer)) == (b"hello", "hit; ttl=-10")
+    asked = proxy.asked()
+    assert asked.fields[b"if-none-match"] == b'"one"'
+    proxy.not_asked()
+    asked.begin(TAGGED, status="304 Not Modified")
+    house.turns()
+    answer = hit(proxy)
+    assert (answer.body, cached(answer)) == (b"hello", "hit; ttl=60")
+    proxy.not_asked()
+
+
+def test_behind_it_may_be_replaced(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=100")
+    assert hit(proxy).body == b"hello"
+    asked = proxy.asked()
+    asked.begin(FRESH, "Content-Length: 100000", first=bytes(50_000))
+    assert hit(proxy).body == b"hello"
+    asked.peer.send(bytes(50_000))
+    house.turns()
+    assert hit(proxy).body == bytes(100_000)
+    assert len(proxy.caching.store) == 1
+
+
+@pytest.mark.parametrize("how", ["error", "reset", "cut", "unstorable", "too large"])
+def test_behind_it_may_fail_and_nobody_minds(house: House, make_proxy: Callable[..., Proxy], how: str) -> None:
+    proxy = make_proxy(400_000)
+    stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=1000")
+    client = proxy.ask()
+    assert client.answer().body == b"hello"
+    asked = proxy.asked()
+    if how == "error":
+        asked.answer(b"oh dear", status="500 Internal Server Error")
+    elif how == "reset":
+        asked.peer.reset()
+    elif how == "cut":
+        asked.begin(FRESH, "Content-Length: 10", first=b"hel")
+        house.turns()
+        asked.peer.reset()
+    elif how == "unstorable":
+        asked.begin("Cache-Control: no-store", "Content-Length: 1000", first=b"x")
+        ended(asked.peer)
+    else:
+        asked.begin(FRESH, "Connection: close", first=bytes(60_000))
+        asked.peer.offer(bytes(200_000))
+        ended(asked.peer)
+    house.turns()
+    assert not proxy.caching.fetches and not proxy.caching._apart
+    client.expect_silence()
+    if how != "unstorable":
+        assert hit(proxy).body == b"hello"
+        proxy.asked()
+
+
+def test_who_needs_the_validated_one_waits_for_it(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=20")
+    assert hit(proxy).body == b"hello"
+    asked = proxy.asked()
+    house.pass_time(20.0)  # too stale by now
+    clients = [proxy.ask() for _ in range(2)]
+    proxy.not_asked()
+    clients.pop().close()
+    clients.append(proxy.ask())
+    asked.begin(TAGGED, status="304 Not Modified")
+    assert [client.answer().body for client in clients] == [b"hello"] * 2
+
+
+def test_what_goes_on_behind_goes_on_though_those_who_came_to_wait_leave(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=20")
+    assert hit(proxy).body == b"hello"
+    asked = proxy.asked()
+    house.pass_time(20.0)
+    proxy.ask().reset()
+    house.turns()
+    asked.begin(TAGGED, status="304 Not Modified")
+    house.turns()
+    assert cached(hit(proxy)) == "hit; ttl=40"  # so long was the answer on its way
+
+
+def test_head_validates_nothing_behind(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=100")
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    assert cached(client.answer(b"HEAD")) == "hit; ttl=-10"
+    proxy.not_asked()
+
+
+# One fetch for many.
+
+
+def crowd(proxy: Proxy, number: int, path: str = "/", *asking: str) -> list[Peer]:
+    return [proxy.ask(path, *asking) for _ in range(number)]
+
+
+def test_many_at_once_make_one_fetch(proxy: Proxy) -> None:
+    clients = crowd(proxy, 50)
+    asked = proxy.asked()
+    proxy.not_asked()
+    asked.answer(b"hello", FRESH)
+    answers = [client.answer() for client in clients]
+    assert [answer.body for answer in answers] == [b"hello"] * 50
+    assert cached(answers[0]) == "fwd=uri-miss; stored; ttl=60"
+    assert {cached(answer) for answer in answers[1:]} == {"fwd=uri-miss; stored; collapsed; ttl=60"}
+    assert all(answer.fields[b"age"] == b"0" for answer in answers[1:])
+    assert [exchange.verdict for exchange in proxy.ended].count("collapsed") == 49
+    assert {exchange.upstream for exchange in proxy.ended} == {proxy.authority}
+    proxy.not_asked()
+
+
+def test_it_is_streamed_to_all_as_it_arrives(proxy: Proxy) -> None:
+    clients = crowd(proxy, 5)
+    asked = proxy.asked()
+    asked.begin(FRESH, "Content-Length: 6", first=b"ab")
+    for client in clients:
+        assert client.head().fields[b"content-length"] == b"6"
+        client.expect(b"ab")
+    for piece in (b"cd", b"ef"):
+        asked.peer.send(piece)
+        for client in clients:
+            client.expect(piece)
+    assert hit(proxy).body == b"abcdef"
+
+
+def test_who_comes_in_the_middle_gets_all_of_it(house: House, proxy: Proxy) -> None:
+    first = proxy.ask()
+    asked = proxy.asked()
+    asked.begin(FRESH, "Transfer-Encoding: chunked", first=chunk(b"abc"))
+    first.head()
+    first.expect(chunk(b"abc"))
+    house.pass_time(5.0)
+    late = proxy.ask()
+    head = late.head()
+    assert (cached(head), head.fields[b"age"]) == ("fwd=uri-miss; stored; collapsed; ttl=55", b"5")
+    late.expect(chunk(b"abc"))
+    asked.peer.send(chunk(b"def") + b"0\r\n\r\n")
+    for client in (first, late):
+        client.expect(chunk(b"def") + b"0\r\n\r\n")
+    proxy.not_asked()
+
+
+def test_each_at_its_own_pace_from_shared_bytes(make_proxy: Callable[..., Proxy]) -> None:
+    proxy = make_proxy(64 * MIB)
+    size = 10 * MIB
+    body = random.Random(1).randbytes(size)
+    slow = proxy.connect(small_buffers=True)
+    slow.send(proxy.get())
+    fast = proxy.ask()
+    asked = proxy.asked()
+    asked.begin(FRESH, f"Content-Length: {size}")
+    fast.head()
+    sent = 0
+
+    def whole() -> bool:
+        nonlocal sent
+        sent += asked.peer.offer(body[sent : sent + 500_000])
+        fast.read()
+        return len(fast.received) == size
+
+    proxy.house.until(whole, "the fast one's end")
+    assert fast.take(size) == body
+    assert slow.answer().body == body
+    assert hit(proxy).body == body
+    proxy.not_asked()
+
+
+def test_a_reader_that_leaves_harms_nobody(proxy: Proxy) -> None:
+    clients = crowd(proxy, 3)
+    asked = proxy.asked()
+    asked.begin(FRESH, "Transfer-Encoding: chunked", first=chunk(b"abc"))
+    for client in clients:
+        client.head()
+    clients.pop(0).reset()
+    clients.pop(0).close()
+    asked.peer.send(chunk(b"def") + b"0\r\n\r\n")
+    clients[0].expect(chunk(b"abc") + chunk(b"def") + b"0\r\n\r\n")
+    assert hit(proxy).body == b"abcdef"
+
+
+def test_one_that_leaves_while_waiting_harms_nobody(proxy: Proxy) -> None:
+    clients = crowd(proxy, 3)
+    asked = proxy.asked()
+    clients.pop(0).reset()
+    asked.answer(b"hello", FRESH)
+    assert [client.answer().body for client in clients] == [b"hello"] * 2
+    proxy.not_asked()
+
+
+@pytest.mark.parametrize("phase", ["head", "body"])
+def test_the_last_one_leaving_ends_the_fetch(house: House, proxy: Proxy, phase: str) -> None:
+    clients = crowd(proxy, 2)
+    asked = proxy.asked()
+    if phase == "body":
+        asked.begin(FRESH, "Transfer-Encoding: chunked", first=chunk(b"abc"))
+        for client in clients:
+            client.head()
+    for client in clients:
+        client.reset()
+    asked.peer.expect_reset()
+    proxy.ask()  # who comes now begins anew
+    assert proxy.asked().peer is not asked.peer
+
+
+def test_who_comes_as_the_last_one_leaves_is_not_aborted_with_it(house: House, proxy: Proxy) -> None:
+    client = proxy.ask()
+    asked = proxy.asked()
+    newcomer = proxy.connect()
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    client.sock.close()
+    newcomer.sock.send(proxy.get())  # both reach the loop in the same turn
+    again = proxy.asked()
+    assert again.peer is not asked.peer
+    again.answer(b"hello", FRESH)
+    assert newcomer.answer().body == b"hello"
+
+
+def test_little_missing_is_fetched_for_nobody(house: House, proxy: Proxy) -> None:
+    client = proxy.ask()
+    asked = proxy.asked()
+    asked.begin(FRESH, "Content-Length: 1000", first=bytes(400))
+    client.head()
+    client.reset()
+    asked.peer.send(bytes(600))
+    house.turns()
+    assert hit(proxy).body == bytes(1000)
+    proxy.not_asked()
+
+
+def test_an_origin_that_breaks_off_breaks_off_for_all(proxy: Proxy) -> None:
+    clients = crowd(proxy, 3)
+    asked = proxy.asked()
+    asked.begin(FRESH, "Content-Length: 10", first=b"hello")
+    for client in clients:
+        client.head()
+    late = proxy.ask()
+    late.head()
+    asked.peer.reset()
+    for client in (*clients, late):
+        client.expect(b"hello")
+        ended(client)
+    assert len(proxy.caching.store) == 0
+    proxy.ask()
+    proxy.asked()
+
+
+def test_only_who_asked_hears_interim_responses(proxy: Proxy) -> None:
+    clients = crowd(proxy, 2)
+    asked = proxy.asked()
+    asked.peer.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    assert clients[0].head().status == 103
+    clients[1].expect_silence()
+    asked.answer(b"hello", FRESH)
+    assert [client.answer().body for client in clients] == [b"hello"] * 2
+
+
+# What one may have and the others may not.
+
+
+def test_what_must_not_be_shared_goes_to_who_asked_and_the_others_ask_themselves(house: House, proxy: Proxy) -> None:
+    clients = [proxy.ask("/", f"X: {n}") for n in range(4)]
+    asked = proxy.asked()
+    assert asked.fields[b"x"] == b"0"
+    asked.answer(b"for 0", "Cache-Control: private")
+    answer = clients[0].answer()
+    assert (answer.body, cached(answer)) == (b"for 0", "fwd=uri-miss")
+    for _ in range(3):
+        asked = proxy.asked()
+        n = int(asked.fields[b"x"])
+        asked.answer(b"for %d" % n, "Cache-Control: private")
+        answer = clients[n].answer()
+        assert (answer.body, cached(answer)) == (b"for %d" % n, "fwd=uri-miss; collapsed=?0")
+    assert len(proxy.caching.store) == 0
+
+
+def test_that_is_remembered_for_a_while(house: House, proxy: Proxy) -> None:
+    fetch(proxy, b"x", "Cache-Control: private")
+    clients = crowd(proxy, 3)
+    askeds = [proxy.asked() for _ in range(3)]  # nobody waits for anybody
+    for asked in askeds:
+        asked.answer(b"y", FRESH)
+    assert [cached(client.answer()) for client in clients] == ["fwd=uri-miss"] * 3
+    house.pass_time(HIT_FOR_MISS_SECONDS + 0.1)
+    clients = crowd(proxy, 3)
+    asked = proxy.asked()
+    proxy.not_asked()
+    asked.answer(b"z", FRESH)
+    assert [client.answer().body for client in clients] == [b"z"] * 3
+    assert hit(proxy).body == b"z"
+
+
+def test_not_everything_is_remembered(house: House, proxy: Proxy) -> None:
+    for n in range(HIT_FOR_MISS_KEYS + 10):
+        proxy.caching.mark_unstorable(b"http://a/%d" % n)
+    assert len(proxy.caching._unstorable) == HIT_FOR_MISS_KEYS
+    assert b"http://a/9" not in proxy.caching._unstorable and b"http://a/10" in proxy.caching._unstorable
+
+
+def test_a_reload_may_store_what_was_not_storable(proxy: Proxy) -> None:
+    fetch(proxy, b"x", "Cache-Control: private")
+    fetch(proxy, b"y", FRESH, asking=("Cache-Control: no-cache",))
+    assert hit(proxy).body == b"y"
+
+
+def test_an_origin_in_trouble_is_not_run_over_afterwards(proxy: Proxy) -> None:
+    clients = crowd(proxy, 3)
+    proxy.asked().answer(b"oh dear", status="500 Internal Server Error")
+    assert clients[0].answer().status == 500
+    for asked in [proxy.asked() for _ in range(2)]:  # who waited goes at once, not one after the other
+        asked.answer(b"oh dear", status="500 Internal Server Error")
+    assert [client.answer().status for client in clients[1:]] == [500, 500]
+    clients = crowd(proxy, 3)
+    asked = proxy.asked()
+    proxy.not_asked()
+    asked.answer(b"well again", FRESH)
+    assert [client.answer().body for client in clients] == [b"well again"] * 3
+
+
+def test_what_was_made_for_one_who_left_is_given_to_nobody(house: House, proxy: Proxy) -> None:
+    first = proxy.ask("/", "Cookie: user=first")
+    asked = proxy.asked()
+    second = proxy.ask("/", "Cookie: user=second")
+    first.reset()
+    house.turns()
+    asked.answer(b"first's secrets", "Cache-Control: private")
+    again = proxy.asked()
+    assert again.fields[b"cookie"] == b"user=second"
+    again.answer(b"second's secrets", "Cache-Control: private")
+    assert second.answer().body == b"second's secrets"
+
+
+def test_only_who_asked_gets_the_fields_that_are_not_stored(proxy: Proxy) -> None:
+    clients = crowd(proxy, 2)
+    proxy.asked().answer(b"x", 'Cache-Control: max-age=60, private="set-cookie"', "Set-Cookie: user=first")
+    answers = [client.answer() for client in clients]
+    assert [answer.fields.get(b"set-cookie") for answer in answers] == [b"user=first", None]
+    assert b"set-cookie" not in hit(proxy).fields
+
+
+def test_those_fields_go_to_nobody_where_who_asked_has_left(house: House, proxy: Proxy) -> None:
+    clients = crowd(proxy, 2)
+    asked = proxy.asked()
+    clients[0].reset()
+    house.turns()
+    asked.answer(b"x", 'Cache-Control: max-age=60, private="set-cookie"', "Set-Cookie: user=first")
+    assert b"set-cookie" not in clients[1].answer().fields
+
+
+def test_who_sends_credentials_asks_for_itself(proxy: Proxy) -> None:
+    plain = proxy.ask()
+    asked = proxy.asked()
+    authorized = proxy.ask("/", "Authorization: Basic eDp5")
+    own = proxy.asked()
+    assert own.fields[b"authorization"] == b"Basic eDp5"
+    another = proxy.ask()
+    proxy.not_asked()
+    own.answer(b"for one", FRESH)
+    assert authorized.answer().body == b"for one"
+    asked.answer(b"for all", FRESH)
+    assert [client.answer().body for client in (plain, another)] == [b"for all"] * 2
+    assert hit(proxy).body == b"for all"
+
+
+def test_what_an_authorized_request_brings_says_nothing_of_others(proxy: Proxy) -> None:
+    fetch(proxy, b"for one", FRESH, asking=("Authorization: Basic eDp5",))
+    assert not proxy.caching._unstorable
+    fetch(proxy, b"for all", FRESH)
+    assert hit(proxy).body == b"for all"
+    assert hit(proxy, "/", "Authorization: Basic eDp5").body == b"for all"
+
+
+def test_an_authorized_answer_that_may_be_shared_is(proxy: Proxy) -> None:
+    fetch(proxy, b"for all", "Cache-Control: public, max-age=60", asking=("Authorization: Basic eDp5",))
+    assert hit(proxy).body == b"for all"
+
+
+def test_what_a_request_forbids_to_store_is_not_shared_either(proxy: Proxy) -> None:
+    clients = [proxy.ask("/", "Cache-Control: no-store") for _ in range(2)]
+    for asked in [proxy.asked() for _ in range(2)]:
+        asked.answer(b"x", FRESH)
+    assert [client.answer().body for client in clients] == [b"x"] * 2
+    assert len(proxy.caching.store) == 0 and not proxy.caching._unstorable
+
+
+# Vary.
+
+
+def test_variants_are_kept_apart(proxy: Proxy) -> None:
+    for language in ("en", "de"):
+        answer = fetch(proxy, language.encode(), FRESH, "Vary: Accept-Language", asking=(f"Accept-Language: {language}",))
+        assert cached(answer).startswith("fwd=uri-miss" if language == "en" else "fwd=vary-miss")
+    for language in ("en", "de"):
+        assert hit(proxy, "/", f"Accept-Language: {language}").body == language.encode()
+    assert cached(fetch(proxy, b"any", FRESH, "Vary: Accept-Language")).startswith("fwd=vary-miss")
+    assert hit(proxy).body == b"any"
+    proxy.not_asked()
+
+
+def test_those_who_differ_regroup_with_one_fetch_for_each_variant(proxy: Proxy) -> None:
+    languages = ["en", "de", "fr", "en", "de", "fr", "en", "de", "fr"]
+    clients = [proxy.ask("/", f"Accept-Language: {language}") for language in languages]
+    asked = proxy.asked()
+    proxy.not_asked()
+    assert asked.fields[b"accept-language"] == b"en"
+    asked.begin(FRESH, "Vary: Accept-Language", "Content-Length: 2", first=b"e")
+    others = [proxy.asked(), proxy.asked()]  # both at once, though the first variant has not come whole
+    proxy.not_asked()
+    for other in others:
+        other.answer(other.fields[b"accept-language"], FRESH, "Vary: Accept-Language")
+    asked.peer.send(b"n")
+    assert [client.answer().body for client in clients] == [language.encode() for language in languages]
+    for language in ("en", "de", "fr"):
+        assert hit(proxy, "/", f"Accept-Language: {language}").body == language.encode()
+
+
+def test_who_comes_later_joins_the_fetch_of_its_own_variant(proxy: Proxy) -> None:
+    fetch(proxy, b"old", "Cache-Control: max-age=0", TAGGED, "Vary: X", asking=("X: 0",))
+    one, two = proxy.ask("/", "X: 1"), proxy.ask("/", "X: 2")
+    askeds = [proxy.asked(), proxy.asked()]
+    more = [proxy.ask("/", "X: 1"), proxy.ask("/", "X: 2")]
+    proxy.not_asked()
+    for asked in askeds:
+        asked.answer(asked.fields[b"x"], FRESH, "Vary: X")
+    assert [client.answer().body for client in (one, two, *more)] == [b"1", b"2", b"1", b"2"]
+
+
+def test_vary_star_is_for_one_alone(proxy: Proxy) -> None:
+    clients = crowd(proxy, 2)
+    for client in clients:
+        proxy.asked().answer(b"x", FRESH, "Vary: *")
+        assert client.answer().body == b"x"
+    assert len(proxy.caching.store) == 0
+
+
+def test_a_304_that_brings_vary_star_still_answers_who_asked(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    clients = crowd(proxy, 2)
+    proxy.asked().begin(TAGGED, "Vary: *", status="304 Not Modified")
+    assert clients[0].answer().body == b"hello"
+    proxy.asked().answer(b"newer", FRESH)
+    assert clients[1].answer().body == b"newer"
+
+
+def test_what_is_stale_goes_to_its_own_variant_alone(house: House, proxy: Proxy) -> None:
+    fetch(proxy, b"one", FRESH, "Cache-Control: stale-if-error=100", asking=())
+    house.pass_time(70.0)
+    clients = [proxy.ask("/", "X: 1"), proxy.ask("/", "X: 2")]
+    proxy.asked().answer(b"1", FRESH, "Vary: X")  # says only now that it varies
+    assert clients[0].answer().body == b"1"
+    proxy.asked().answer(b"2", FRESH, "Vary: X")
+    assert clients[1].answer().body == b"2"
+
+
+def test_nobody_suits_the_response_that_came(house: House, proxy: Proxy) -> None:
+    first = proxy.ask("/", "X: 1")
+    asked = proxy.asked()
+    second = proxy.ask("/", "X: 2")
+    first.reset()
+    house.turns()
+    asked.begin(FRESH, "Vary: X", "Transfer-Encoding: chunked", first=chunk(b"one"))
+    asked.peer.expect_reset()
+    proxy.asked().answer(b"two", FRESH, "Vary: X")
+    assert second.answer().body == b"two"
+
+
+def test_more_variants_than_fetches_may_be_shared(proxy: Proxy) -> None:
+    number = FETCHES_PER_KEY + 4
+    fetch(proxy, b"old", "Cache-Control: max-age=0", TAGGED, "Vary: X", asking=("X: none",))
+    clients = [proxy.ask("/", f"X: {n}") for n in range(number)]
+    for asked in [proxy.asked() for _ in range(number)]:
+        asked.answer(asked.fields[b"x"], FRESH, "Vary: X")
+    assert [client.answer().body for client in clients] == [b"%d" % n for n in range(number)]
+
+
+# What is changed.
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "FOO"])
+def test_an_unsafe_method_ends_what_is_stored(proxy: Proxy, method: str) -> None:
+    fetch(proxy, b"old", FRESH)
+    client = proxy.connect()
+    client.send(proxy.request(method, "/", "Content-Length: 0"))
+    proxy.asked().answer(b"")
+    client.answer()
+    proxy.house.turns()
+    assert len(proxy.caching.store) == 0
+    fetch(proxy, b"new", FRESH)
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("POST", "400 Bad Request"), ("POST", "500 Internal Server Error"), ("OPTIONS", "200 OK")]
+)
+def test_what_changed_nothing_ends_nothing(proxy: Proxy, method: str, status: str) -> None:
+    fetch(proxy, b"old", FRESH)
+    client = proxy.connect()
+    client.send(proxy.request(method, "/", "Content-Length: 0"))
+    proxy.asked().answer(b"", status=status)
+    client.answer()
+    assert hit(proxy).body == b"old"
+
+
+def test_a_failure_on_the_way_ends_nothing(house: House, proxy: Proxy) -> None:
+    fetch(proxy, b"old", FRESH)
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/", "Content-Length: 0"))
+    proxy.asked().peer.shutdown()
+    answer = client.answer()
+    assert (answer.status, b"cache-status" in answer.fields) == (502, False)
+    assert hit(proxy).body == b"old"
+
+
+def test_location_and_content_location_are_changed_too(proxy: Proxy) -> None:
+    for path in ("/a", "/b", "/c"):
+        fetch(proxy, b"old", FRESH, path=path)
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/", "Content-Length: 0"))
+    proxy.asked().answer(b"", "Location: /a", f"Content-Location: http://{proxy.authority}/b", status="201 Created")
+    client.answer()
+    assert hit(proxy, "/c").body == b"old"
+    for path in ("/a", "/b"):
+        fetch(proxy, b"new", FRESH, path=path)
+
+
+def change(proxy: Proxy) -> None:
+    """Something changes the resource while fetches are under way."""
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/", "Content-Length: 0"))
+    while (asked := proxy.asked()).method != b"POST":
+        raise AssertionError(asked.head)
+    asked.answer(b"")
+    client.answer()
+    client.close()
+
+
+def test_what_is_on_its_way_as_something_changes_is_shared_with_nobody_more(house: House, proxy: Proxy) -> None:
+    clients = crowd(proxy, 2)
+    asked = proxy.asked()
+    change(proxy)
+    late = proxy.ask()
+    newer = proxy.asked()  # does not wait for the older one
+    asked.answer(b"old", FRESH)
+    assert clients[0].answer().body == b"old"
+    proxy.not_asked()  # the one who waited too waits for the newer fetch now
+    newer.answer(b"new", FRESH)
+    assert [client.answer().body for client in (clients[1], late)] == [b"new"] * 2
+    assert hit(proxy).body == b"new"
+    assert not proxy.caching._unstorable
+
+
+def test_what_is_arriving_as_something_changes_is_validated_before_it_is_used(house: House, proxy: Proxy) -> None:
+    client = proxy.ask()
+    asked = proxy.asked()
+    asked.begin(FRESH, TAGGED, "Content-Length: 6", first=b"old")
+    client.head()
+    change(proxy)
+    late = proxy.ask()
+    newer = proxy.asked()
+    asked.peer.send(b"old")
+    client.expect(b"oldold")
+    newer.answer(b"new", FRESH, 'ETag: "two"')
+    assert late.answer().body == b"new"
+    assert hit(proxy).body == b"new"
+
+
+def test_alone_what_was_arriving_is_validated(house: House, proxy: Proxy) -> None:
+    client = proxy.ask()
+    asked = proxy.asked()
+    asked.begin(FRESH, TAGGED, "Content-Length: 6", first=b"old")
+    client.head()
+    change(proxy)
+    asked.peer.send(b"old")
+    client.expect(b"oldold")
+    house.turns()
+    late = proxy.ask()
+    validating = proxy.asked()
+    assert validating.fields[b"if-none-match"] == b'"one"'
+    validating.answer(b"new", FRESH)
+    assert late.answer().body == b"new"
+
+
+def test_every_variant_on_its_way_is_old(house: House, proxy: Proxy) -> None:
+    fetch(proxy, b"any", "Cache-Control: max-age=0", TAGGED, "Vary: X", asking=("X: none",))
+    clients = [proxy.ask("/", f"X: {n}") for n in range(3)]
+    askeds = [proxy.asked() for _ in range(3)]
+    change(proxy)
+    for asked in askeds:
+        asked.answer(b"old", FRESH, "Vary: X")
+    assert [client.answer().body for client in clients] == [b"old"] * 3
+    assert len(proxy.caching.store) == 0
+
+
+def test_a_reload_on_its_way_is_old_too(house: House, proxy: Proxy) -> None:
+    client = proxy.ask("/", "Cache-Control: no-cache")
+    asked = proxy.asked()
+    change(proxy)
+    asked.answer(b"old", FRESH)
+    assert client.answer().body == b"old"
+    assert len(proxy.caching.store) == 0
+
+
+def test_what_comes_late_does_not_take_the_place_of_what_is_newer(house: House, proxy: Proxy) -> None:
+    client = proxy.ask()
+    asked = proxy.asked()
+    asked.begin(FRESH, "Content-Length: 6", first=b"old")
+    client.head()
+    house.pass_time(5.0)
+    reloading = proxy.ask("/", "Cache-Control: no-cache")
+    newer = proxy.asked()
+    newer.peer.send(
+        b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:42 GMT\r\n"
+        b"Cache-Control: max-age=60\r\nContent-Length: 3\r\n\r\nnew"
+    )
+    assert reloading.answer().body == b"new"
+    asked.peer.send(b"old")
+    client.expect(b"oldold")
+    house.turns()
+    assert hit(proxy).body == b"new"
+
+
+# HEAD.
+
+
+def test_head_is_forwarded_where_nothing_is_stored(proxy: Proxy) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    asked = proxy.asked()
+    assert asked.method == b"HEAD"
+    asked.begin(FRESH, "Content-Length: 5")
+    answer = client.answer(b"HEAD")
+    assert (answer.fields[b"content-length"], cached(answer)) == (b"5", "fwd=uri-miss")
+    fetch(proxy, b"hello", FRESH)
+
+
+def head_says(house: House, proxy: Proxy, *lines: str) -> None:
+    """Something stale is stored; a HEAD goes to the origin, which says this."""
+    stale(house, proxy, TAGGED)
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    asked = proxy.asked()
+    asked.peer.send(
+        b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:50:47 GMT\r\n"
+        + b"".join(line.encode() + b"\r\n" for line in lines)
+        + b"\r\n"
+    )
+    answer = client.answer(b"HEAD")
+    assert cached(answer).startswith("fwd=stale")
+    client.close()
+    house.turns()
+
+
+def test_a_head_that_agrees_makes_it_fresh(house: House, proxy: Proxy) -> None:
+    head_says(house, proxy, TAGGED, "Content-Length: 5", FRESH, "X-One: 2")
+    answer = hit(proxy)
+    assert (answer.body, answer.fields[b"x-one"], cached(answer)) == (b"hello", b"2", "hit; ttl=60")
+    assert answer.fields[b"cache-status"].count(b"reactor") == 1
+
+
+@pytest.mark.parametrize("lines", [('ETag: "two"',), (TAGGED, "Content-Length: 6")])
+def test_a_head_that_disagrees_ends_it(house: House, proxy: Proxy, lines: tuple[str, ...]) -> None:
+    head_says(house, proxy, *lines)
+    assert len(proxy.caching.store) == 0
+
+
+# Too large.
+
+
+def test_a_length_beyond_the_limit_is_neither_stored_nor_shared(house: House, make_proxy: Callable[..., Proxy]) -> None:
+    proxy = make_proxy(400_000)
+    clients = crowd(proxy, 3)
+    for client in clients:
+        asked = proxy.asked()
+        asked.begin(FRESH, "Content-Length: 100001", first=bytes(100_001))
+        assert client.answer().body == bytes(100_001)
+    assert len(proxy.caching.store) == 0
+
+
+def test_a_body_that_turns_out_too_large_is_read_by_those_who_were_there(
+    house: House, make_proxy: Callable[..., Proxy]
+) -> None:
+    proxy = make_proxy(400_000)
+    clients = crowd(proxy, 3)
+    asked = proxy.asked()
+    asked.begin(FRESH, "Transfer-Encoding: chunked", first=chunk(b"begin"))
+    for client in clients:
+        client.head()
+        client.expect(chunk(b"begin"))
+    for n in range(20):
+        piece = chunk(bytes([n]) * 10_000)
+        asked.peer.send(piece)
+        for client in clients:
+            client.expect(piece)
+    newcomers = crowd(proxy, 2)
+    for newcomer in newcomers:
+        own = proxy.asked()  # each for itself
+        own.answer(b"own", FRESH)
+        assert newcomer.answer().body == b"own"
+    asked.peer.send(b"0\r\n\r\n")
+    for client in clients:
+        client.expect(b"0\r\n\r\n")
+    assert len(proxy.caching.store) == 0
+
+
+def test_one_that_stalls_the_others_of_a_large_body_is_cut_off(house: House, make_proxy: Callable[..., Proxy]) -> None:
+    proxy = make_proxy(400_000)
+    slow = proxy.connect(small_buffers=True)
+    slow.send(proxy.get())
+    fast = proxy.ask()
+    asked = proxy.asked()
+    asked.begin(FRESH, "Connection: close", first=b"begin")
+    fast.head()
+    ((under_way,),) = proxy.caching.fetches.values()
+    fill = under_way._fill
+    assert fill is not None
+    got = 0
+
+    def flows() -> None:
+        nonlocal got
+        asked.peer.offer(bytes(100_000))
+        fast.read()
+        got += len(fast.received)
+        fast.received.clear()
+
+    def held_up() -> bool:
+        flows()
+        return fill._timer is not None
+
+    def far() -> bool:
+        flows()
+        return got > 10_000_000
+
+    house.until(held_up, "the fast one waits for the slow one")
+    before = fill.size
+    house.pass_time(STALL - 0.1)
+    assert fill.size == before
+    house.pass_time(0.2)
+    house.until(far, "the fast one goes on")
+    slow.until(lambda: slow.over, "the end of the slow one")
+    asked.peer.shutdown()
+    fast.until(lambda: fast.received.endswith(b"0\r\n\r\n"), "the end of the fast one")
+
+
+# The cache before any handler.
+
+
+def before(
+    house: House, make_store: MakeStore, answer: Callable[[Exchange], object], policy: Policy = DEFAULT_POLICY
+) -> tuple[Any, Handling]:
+    handling = Handling(answer)
+    store = make_store()
+    house.cleanups.append(store.close)
+    return house.serve(Caching(house.reactor, handling, store, policy)), handling
+
+
+def twice(served: Any, body: bytes) -> None:
+    """The handler is asked, then the store."""
+    for did in ("fwd=uri-miss; stored; ttl=60", "hit; ttl=60"):
+        client = served.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = client.answer()
+        assert (answer.body, cached(answer)) == (body, did)
+        client.close()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "source", "script", "file", "iterator", "trailers"])
+def test_any_kind_of_body_can_be_cached(house: House, make_store: MakeStore, kind: str, tmp_path: Any) -> None:
+    body = bytes(100_000)
+    path = tmp_path / "file"
+    path.write_bytes(b"x" + body)
+
+    def answer(exchange: Exchange) -> None:
+        made: Any = body
+        if kind == "source":
+            made = BytesSource(body)
+        elif kind == "script":
+            made = Script(house.reactor, body[:7], None, body[7:])
+            house.reactor.call_later(1.0, made.go)
+        elif kind == "file":
+            made = FileSource(os.open(path, os.O_RDONLY), 1, len(body))
+        elif kind == "iterator":
+            made = IteratorSource(house.reactor, iter([body[:7], body[7:]]))
+        elif kind == "trailers":
+            made = Script(house.reactor, body, trailers=Fields([(b"X-Sum", b"7")]))
+        exchange.respond(Head(200, [(b"Cache-Control", b"max-age=60")]), made)
+        if kind == "script":
+            house.clock.now += 1.0
+
+    served, handling = before(house, make_store, answer)
+    twice(served, body)
+    assert len(handling.exchanges) == 1
+    house.turns()
+    assert [exchange.failure for exchange in handling.ended] == [None]
+
+
+def test_an_iterator_that_yields_nothing(house: House, make_store: MakeStore) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.respond(Head(200, [(b"Cache-Control", b"max-age=60")]), IteratorSource(house.reactor, iter([])))
+
+    served, handling = before(house, make_store, answer)
+    twice(served, b"")
+
+
+def test_a_handler_that_raises_costs_who_waits_an_error(
+    house: House, make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        raise RuntimeError("of the handler's own")
+
+    served, handling = before(house, make_store, answer)
+    for _ in range(2):
+        client = served.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.answer().status == 500
+    assert len(handling.exchanges) == 2 and "of the handler's own" in caplog.text
+
+
+def test_a_handler_that_raises_later_costs_all_who_wait_an_error(house: House, make_store: MakeStore) -> None:
+    served, handling = before(house, make_store, lambda exchange: None)
+    clients = []
+    for _ in range(3):
+        clients.append(served.connect())
+        clients[-1].send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    house.until(lambda: handling.exchanges)
+    (inner,) = handling.exchanges
+    inner.failed(RuntimeError("logged by the loop"))
+    house.turns()
+    assert clients[0].answer().status == 500
+    for inner in handling.exchanges[1:]:
+        inner.respond(Head(200), b"well again")
+    assert [client.answer().status for client in clients[1:]] == [200, 200]
+
+
+def test_a_handler_that_gives_up_gives_up_on_all_who_wait(house: House, make_store: MakeStore) -> None:
+    served, handling = before(house, make_store, lambda exchange: None)
+    clients = []
+    for _ in range(3):
+        clients.append(served.connect())
+        clients[-1].send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    house.until(lambda: handling.exchanges)
+    (inner,) = handling.exchanges
+    inner.abort("not today")
+    for client in clients:
+        client.expect_reset()
+
+
+def test_a_handler_that_aborts_in_the_middle_is_cut_for_all(house: House, make_store: MakeStore) -> None:
+    served, handling = before(
+        house,
+        make_store,
+        lambda exchange: exchange.respond(
+            Head(200, [(b"Cache-Control", b"max-age=60")]), Script(house.reactor, b"abc", None)
+        ),
+    )
+    clients = []
+    for _ in range(2):
+        clients.append(served.connect())
+        clients[-1].send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        clients[-1].head()
+    (inner,) = handling.exchanges
+    inner.abort("not today")
+    for client in clients:
+        client.expect(chunk(b"abc"))
+        ended(client)
+
+
+def test_a_body_that_raises_is_cut_for_all(house: House, make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
+    made: list[Script] = []
+
+    def answer(exchange: Exchange) -> None:
+        made.append(Script(house.reactor, b"abc", None))
+        exchange.respond(Head(200, [(b"Cache-Control", b"max-age=60")]), made[0])
+
+    served, handling = before(house, make_store, answer)
+    clients = []
+    for _ in range(2):
+        clients.append(served.connect())
+        clients[-1].send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        clients[-1].head()
+    made[0].go(ValueError("of the body's own"))
+    for client in clients:
+        client.expect(chunk(b"abc"))
+        ended(client)
+    assert "of the body's own" in caplog.text
+
+
+def test_a_head_that_cannot_be_sent_costs_only_its_own(
+    house: House, make_store: MakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    served, handling = before(house, make_store, lambda exchange: exchange.respond(Head(200, [], b"bad\nreason"), b"x"))
+    clients = []
+    for _ in range(2):
+        clients.append(served.connect())
+        clients[-1].send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    for client in clients:
+        answered(client)
+        assert b"200" not in client.received[:15]
+
+
+def test_a_shared_head_is_not_changed(house: House, make_store: MakeStore) -> None:
+    shared = Head(200, [(b"Cache-Control", b"no-store")])
+    served, handling = before(house, make_store, lambda exchange: exchange.respond(shared, b"x"))
+    for _ in range(2):
+        client = served.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert cached(client.answer()) == "fwd=uri-miss"
+    assert len(shared.fields) == 1
+
+
+def test_the_operators_rule_stores_what_says_nothing(house: House, make_store: MakeStore) -> None:
+    policy = Policy(rules=(OperatorRule(host="a", ttl=60),))
+    served, handling = before(house, make_store, says(b"hello"), policy)
+    twice(served, b"hello")
+
+
+def test_grace_answers_while_it_is_validated(house: House, make_store: MakeStore) -> None:
+    bodies = iter([b"one", b"two"])
+    served, handling = before(
+        house,
+        make_store,
+        lambda exchange: exchange.respond(Head(200, [(b"Cache-Control", b"max-age=60")]), next(bodies)),
+        Policy(grace=100),
+    )
+    for body in (b"one", b"one", b"two"):
+        client = served.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.answer().body == body
+        if body == b"one" and len(handling.exchanges) == 1:
+            house.pass_time(61.0)
+        client.close()
+
+
+# What is left behind.
+
+
+def test_a_client_that_leaves_before_the_store_has_answered(house: House) -> None:
+    store = LaterStore(house.reactor, MemoryStore(MIB))
+    proxy = Proxy(house, store=store)
+    client = proxy.connect()
+    client.sock.send(proxy.get())
+    house.until(lambda: proxy.handling.exchanges)
+    proxy.handling.last.abort("gone")
+    house.turns()
+    assert store.cancelled == 1
+    proxy.not_asked()
+
+
+def test_no_cycles_are_left(house: House, make_proxy: Callable[..., Proxy]) -> None:
+    proxy = make_proxy()
+    client = proxy.connect()
+
+    def asks(path: str, *lines: str, client: Peer = client) -> Asked:
+        client.send(proxy.get(path, *lines))
+        return proxy.asked()
+
+    with no_cycles():
+        asks("/a").answer(b"hello", FRESH, TAGGED)
+        client.answer()
+        client.send(proxy.get("/a", "Range: bytes=0-1,3-4") + proxy.get("/a"))
+        client.answer()
+        client.answer()
+        asked = asks("/b")
+        asked.begin(FRESH, "Transfer-Encoding: chunked", first=chunk(b"x"))
+        asked.peer.send(b"0\r\n\r\n")
+        client.answer()
+        asks("/a", "Cache-Control: no-cache").begin(TAGGED, status="304 Not Modified")
+        client.answer()
+        asks("/c").answer(b"x", "Cache-Control: no-store")
+        client.answer()
+        asks("/d").peer.send(b"nonsense\r\n\r\n")
+        client.answer()
+        asked = asks("/e")
+        asked.begin(FRESH, "Transfer-Encoding: chunked", first=chunk(b"x") + b"zz\r\n")
+        client.head()
+        client.close()
+        house.turns()
+        del asked
+        house.pass_time(100.0)
+        proxy.handling.exchanges.clear()
+        proxy.handling.ended.clear()
+        del asks
+        house.peers.clear()
+        proxy._open.clear()
+
+
+# Any order of comings and goings.
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["ask", "ask", "leave", "origin", "origin", "origin", "time"]), st.integers(0, 99)),
+    min_size=10,
+    max_size=60,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(STEPS, st.booleans())
+def test_whatever_happens_everybody_is_answered_and_with_their_own(steps: list[tuple[str, int]], later: bool) -> None:
+    house = House()
+    memory = MemoryStore(60_000)
+    proxy = Proxy(house, store=LaterStore(house.reactor, memory) if later else memory)
+    clients: list[tuple[Peer, int]] = []
+    open_fetches: list[tuple[Asked, bytes]] = []
+
+    def origin(choice: int) -> None:
+        """The origin hears what there is to hear, and says something."""
+        while proxy.heard():
+            asked = proxy.asked()
+            variant = asked.fields.get(b"x", b"?")
+            kind = choice % 6
+            if kind == 0:
+                says_if_heard(asked.answer, b"v" + variant, FRESH, "Vary: X", 'ETag: "e"')
+            elif kind == 1:
+                says_if_heard(asked.answer, b"v" + variant, "Cache-Control: private")
+            elif kind == 2:
+                says_if_heard(asked.answer, b"v" + variant, status="503 Service Unavailable")
+            elif kind == 3:
+                asked.peer.reset()
+            else:
+                body = (b"v" + variant) * (10 if kind == 4 else 10_000)
+                first = chunk(body[: len(body) // 2])
+                says_if_heard(asked.begin, FRESH, "Vary: X", "Transfer-Encoding: chunked", first=first)
+                open_fetches.append((asked, body[len(body) // 2 :]))
+        if open_fetches and choice % 2:
+            asked, rest = open_fetches.pop(choice % len(open_fetches))
+            if choice % 7 == 0:
+                asked.peer.reset()
+            else:
+                says_if_heard(asked.peer.send, chunk(rest) + b"0\r\n\r\n")
+
+    try:
+        for what, choice in steps:
+            if what == "ask":
+                clients.append((proxy.ask("/", f"X: {choice % 3}"), choice % 3))
+            elif what == "leave" and clients:
+                clients.pop(choice % len(clients))[0].reset()
+            elif what == "origin":
+                origin(choice)
+            elif what == "time":
+                house.pass_time(choice)
+            house.turns(3)
+            assert memory.used <= memory.limit
+        for _ in range(10):
+            origin(0)
+            while open_fetches:
+                asked, rest = open_fetches.pop()
+                says_if_heard(asked.peer.send, chunk(rest) + b"0\r\n\r\n")
+            house.turns(5)
+        for client, variant in clients:
+            answered(client)
+            status = bytes(client.received[9:12])
+            assert status in (b"200", b"502", b"503", b"504")
+            if status == b"200":
+                try:
+                    body = client.answer().body
+                except AssertionError:
+                    assert client.over  # cut short, and seen so
+                    continue
+                assert set(body.split(b"v")) == {b"", b"%d" % variant}
+        for peer in house.peers:
+            peer.sock.close()
+        house.turns(20)
+        house.pass_time(200.0)
+        assert not proxy.caching.fetches and not proxy.caching._apart
+        assert memory.used == sum(content.charged for content in contents(memory))
+        house.close()
+    finally:
+        house.give_up()
+
+
+def says_if_heard(say: Callable[..., object], *what: Any, **more: Any) -> None:
+    """The origin says something, unless nobody wants to hear it any more."""
+    with contextlib.suppress(OSError):
+        say(*what, **more)
+
+
+def test_a_cut_is_no_reason_for_a_traceback(house: House, proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    client = proxy.ask()
+    asked = proxy.asked()
+    asked.begin(FRESH, "Content-Length: 10", first=b"hello")
+    client.head()
+    asked.peer.reset()
+    ended(client)
+    assert caplog.text == ""
