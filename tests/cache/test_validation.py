@@ -303,7 +303,7 @@ def test_any_other_response_is_used_as_it_is(status: int) -> None:
 
 @pytest.mark.parametrize(
     "status, old",
-    [(200, True), (301, True), (404, True), (410, True), (304, False), (401, False), (429, False), (503, False)],
+    [(200, True), (301, True), (404, True), (410, True), (304, False), (400, False), (429, False), (503, False)],
 )
 def test_a_full_response_shows_what_is_stored_to_be_old(status: int, old: bool) -> None:
     entry = stored(TAGGED)
