@@ -24,7 +24,7 @@ from cache.invalidation import invalidates
 from cache.key import primary_key
 from cache.policy import DEFAULT_POLICY, Policy
 from cache.rules import Hit, Miss, Pass, Revalidate, Stale, Unavailable, conditional_fields, lookup, matching
-from cache.status import forward_status, hit_status
+from cache.status import forward_status, hit_status, stale_status
 from cache.stores.memory import ContentSource, MemoryStore
 from cache.validation import Updates, after_head
 from handlers.shared_fetch import SharedFetch, answer_each
@@ -96,9 +96,9 @@ class Caching:
         verdict = lookup(exchange.request, entries, now, self.policy)
         kind = type(verdict)
         if kind is Hit:
-            self._hit(exchange, verdict.entry, verdict.special, "hit")  # type: ignore[union-attr]
+            self._hit(exchange, verdict.entry, verdict.special)  # type: ignore[union-attr]
         elif kind is Stale:
-            self._hit(exchange, verdict.entry, verdict.special, "stale")  # type: ignore[union-attr]
+            self._stale(exchange, verdict)  # type: ignore[arg-type]
             if verdict.revalidate:  # type: ignore[union-attr]
                 self._validate_behind(exchange, key, entries, verdict.entry)  # type: ignore[union-attr]
         elif kind is Pass:
@@ -111,9 +111,9 @@ class Caching:
 
     # From the store.
 
-    def _hit(self, exchange: Exchange, entry: Entry, special: bool, verdict: str) -> None:
+    def _hit(self, exchange: Exchange, entry: Entry, special: bool) -> None:
         """A stored response answers: its head is serialized once a second, its body is shared."""
-        exchange.verdict = verdict
+        exchange.verdict = "hit"
         entry.store.visited = True
         now = exchange.reactor.wall
         elapsed = now - entry.response_time  # negative where the clock was set back
@@ -128,6 +128,14 @@ class Caching:
             return
         body = rendered.body
         exchange.respond(rendered.head, ContentSource(entry.body, 0, entry.body.size) if body is None else body)
+
+    def _stale(self, exchange: Exchange, stale: Stale) -> None:
+        """A stale one answers, and says what allowed that; rare enough to be written out each time."""
+        exchange.verdict = "stale"
+        entry, now = stale.entry, exchange.reactor.wall
+        entry.store.visited = True
+        rendered = Rendered(entry, entry.age(now), stale_status(self.name, entry.ttl(now), stale.why))
+        answer_conditionally(exchange, entry, rendered.head, now)
 
     # To the handler.
 
@@ -233,7 +241,7 @@ class Caching:
         if request.method != b"GET" or key in self.fetches or key in self._apart:
             return
         candidates = matching(request, entries)
-        asked = conditional_fields(request, candidates, entry)
+        asked = conditional_fields(request, candidates, entry, for_client=False)
         verdict = Revalidate(entry, tuple(candidates), asked, "stale", "it is stale", "RFC 5861 section 3")
         shared = _OWN_TERMS.isdisjoint(request.fields.index)
         SharedFetch(self, key, request, entries, verdict, shared, behind=True).start(exchange)

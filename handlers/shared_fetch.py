@@ -25,7 +25,7 @@ from cache.rules import Miss, Revalidate, Stale, failure_status, stale_on_error
 from cache.status import forward_status
 from cache.stores.memory import Content, ContentSource
 from cache.storing import displaced, may_store
-from cache.validation import Failed, Forward, Freshened, Refetch, forward_fields, validate
+from cache.validation import Failed, Forward, Freshened, Refetch, forward_fields, outdated, validate
 from handlers.stored import Rendered, answer_conditionally, answer_not_modified, has_it, is_special
 from reactor.errors import ReactorError, UpstreamError
 from reactor.exchange import Body, DerivedExchange, Exchange, Head, Source, error_page
@@ -305,8 +305,8 @@ class SharedFetch:
         """What may not be shared goes to who asked for it; the others go on, each for itself."""
         caching, verdict = self.caching, self.verdict
         failed = head.status >= 500
-        if type(verdict) is Revalidate and not failed and b"authorization" not in self.request.fields:
-            caching._remove(verdict.entries)  # RFC 9111 section 4.3.3: none of them is good any more
+        if type(verdict) is Revalidate and b"authorization" not in self.request.fields:
+            caching._remove(outdated(verdict, head.status))
         # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
         if self.shared and not failed and not self._tainted:
             caching.mark_unstorable(self.key)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("reactor.client")
 
+_WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # methods that mean something by a body
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
 
 
@@ -180,7 +181,8 @@ class ClientConnection:
         self._mark = stream.sent
         if type(body) is bytes:
             # RFC 9110 section 8.6: a method that means nothing by a body says nothing of its length.
-            framing = b"Content-Length: %d\r\n\r\n" % len(body) if body or call.method in (b"POST", b"PUT", b"PATCH") else b"\r\n"
+            tells = body or call.method in _WITH_CONTENT
+            framing = b"Content-Length: %d\r\n\r\n" % len(body) if tells else b"\r\n"
             stream.write(call.head + framing + body)
             self._all_sent()
         else:

@@ -501,7 +501,7 @@ def test_max_stale_and_min_fresh(house: House, proxy: Proxy) -> None:
     assert cached(client.answer()).startswith("fwd=request")
     house.pass_time(70.0)
     answer = hit(proxy, "/", "Cache-Control: max-stale=20")
-    assert (answer.body, cached(answer)) == (b"newer", "hit; ttl=-10")
+    assert (answer.body, cached(answer)) == (b"newer", "hit; ttl=-10; detail=max-stale")
 
 
 # Validation.
@@ -713,7 +713,7 @@ def test_a_stale_answer_comes_at_once_and_one_validation_runs_behind(house: Hous
     stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=100")
     for _ in range(5):
         answer = hit(proxy)
-        assert (answer.body, cached(answer)) == (b"hello", "hit; ttl=-10")
+        assert (answer.body, cached(answer)) == (b"hello", "hit; ttl=-10; detail=stale-while-revalidate")
     asked = proxy.asked()
     assert asked.fields[b"if-none-match"] == b'"one"'
     proxy.not_asked()
@@ -795,7 +795,7 @@ def test_head_validates_nothing_behind(house: House, proxy: Proxy) -> None:
     stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=100")
     client = proxy.connect()
     client.send(proxy.request("HEAD", "/"))
-    assert cached(client.answer(b"HEAD")) == "hit; ttl=-10"
+    assert cached(client.answer(b"HEAD")) == "hit; ttl=-10; detail=stale-while-revalidate"
     proxy.not_asked()
 
 
