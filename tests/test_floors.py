@@ -24,7 +24,7 @@ HOUSE = Path(__file__).resolve().parent.parent
 PACKAGES = ("reactor", "cache", "handlers")
 
 FLOORS: dict[int, tuple[str, ...]] = {
-    4: ("reactor/run.py",),
+    4: ("reactor/run.py", "reactor/roles/*.py"),
     3: ("handlers/*.py",),
     2: (
         "reactor/exchange.py",

@@ -22,16 +22,12 @@ from handlers.caching import Caching
 from handlers.tunnel import Tunnel
 from reactor import __version__
 from reactor.errors import ConfigError
-from reactor.run import (
-    ClientGroup,
-    CustomGroup,
-    Group,
-    Process,
-    ProxyGroup,
-    ServerGroup,
-    configure,
-    main,
-)
+from reactor.roles.client import ClientGroup
+from reactor.roles.custom import CustomGroup
+from reactor.roles.process import Group, Process
+from reactor.roles.proxy import ProxyGroup
+from reactor.roles.server import ServerGroup
+from reactor.run import configure, main
 from tests.loopback import open_descriptors
 
 ROOT = Path(__file__).resolve().parent.parent

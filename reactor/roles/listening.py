@@ -1,0 +1,109 @@
+"""A group that listens: a handler behind a listener or several, and the flags that all such groups share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from cache.stores.memory import MemoryStore
+from handlers.access import AccessControl, Rule, default_after
+from handlers.access_log import AccessLog, Sink
+from reactor.client import Pool
+from reactor.exchange import Handler
+from reactor.listener import Listener
+from reactor.roles.process import Group, Process
+from reactor.roles.values import RuleAction, address
+from reactor.server import Server
+
+
+def listen_flags(to: Any, default: str) -> None:
+    to.add_argument(
+        "--listen", action="append", type=address, metavar="HOST:PORT", help=f"may be repeated; port 0 takes a free one ({default})"
+    )
+    to.add_argument(
+        "--access-log", metavar="PATH|-|off", help="`-` is standard output (the default when that is a terminal, else off)"
+    )
+    to.add_argument("--log-format", choices=("combined", "json"), default="combined", help="of the access log (combined)")
+
+
+def access_flags(to: Any) -> None:
+    rules = to.add_argument
+    note = "client=CIDR host=GLOB port=N method=NAME, several joined by spaces; the first rule that matches decides"
+    rules("--allow", action=RuleAction, dest="rules", metavar="RULE", help=note)
+    rules("--deny", action=RuleAction, dest="rules", metavar="RULE", help="the same, refused with 403")
+
+
+class Listening:
+    """A group that listens: a handler behind a listener or several."""
+
+    def __init__(self, process: Process, name: str, flags: argparse.Namespace, default: tuple[str, int]) -> None:
+        self.process = process
+        self.name = name
+        self.addresses: list[tuple[str, int]] = flags.listen or [default]
+        self.log_path = log_path(flags, process.flags)
+        self.log_format = flags.log_format
+        self.sink: Sink | None = None
+        self.pool: Pool | None = None
+        self.store: MemoryStore | None = None
+        self.listeners: list[Listener] = []
+        self.server: Server | None = None
+
+    def make_handler(self) -> Handler:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Raises ConfigError where an address cannot be listened on, or the log not written."""
+        reactor = self.process.reactor
+        handler = self.make_handler()
+        access_log = None
+        if self.log_path is not None:
+            self.sink = Sink(self.log_path, reactor)
+            handler = access_log = AccessLog(handler, self.sink, self.log_format)
+        self.server = Server(reactor, handler, access_log=access_log)
+        for host, port in self.addresses:
+            self.listeners.append(Listener(reactor, host, port, self.server.accept))
+        for listener in self.listeners:
+            print(f"{self.name} listening on http://{listener.address}", file=sys.stderr, flush=True)
+
+    def shutdown(self, on_done: Callable[[Group], object]) -> None:
+        for listener in self.listeners:
+            listener.close()
+        if self.server is None:
+            on_done(self)
+        else:
+            self.server.shutdown(lambda: self._over(on_done))
+
+    def _over(self, on_done: Callable[[Group], object]) -> None:
+        self.close()
+        on_done(self)
+
+    def abort(self) -> None:
+        for listener in self.listeners:
+            listener.close()
+        if self.server is not None:
+            self.server.abort()
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.pool.close()
+        if self.store is not None:
+            self.store.close()
+        if self.sink is not None:
+            self.sink.close()
+
+
+def is_handler(thing: object) -> bool:
+    return callable(getattr(thing, "handle", None))
+
+
+def controlled(handler: Handler, rules: list[Rule]) -> Handler:
+    return AccessControl(handler, rules, default_after(rules)) if rules else handler
+
+
+def log_path(flags: argparse.Namespace, process: argparse.Namespace) -> str | None:
+    path: str | None = flags.access_log or process.access_log
+    if path is None:
+        return "-" if sys.stdout.isatty() else None
+    return None if path == "off" else path

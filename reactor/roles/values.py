@@ -1,0 +1,98 @@
+"""What a flag's text may be: one function for each kind, which says what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import sys
+from typing import Any, NoReturn
+
+from cache.policy import OperatorRule
+from handlers.access import parse_rule
+from handlers.proxy import Upstream
+from reactor.errors import ConfigError
+
+DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def seconds(text: str) -> float:
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return float(text)
+
+
+def size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]+)([kKmMgG]?)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 1048576, 512K, 32M or 1G")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
+
+
+def address(text: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):)?([0-9]{1,5})", text)
+    if match is None or int(match[2]) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address of the form HOST:PORT")
+    return (match[1] or "127.0.0.1").strip("[]"), int(match[2])
+
+
+def method(text: str) -> str:
+    if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a method")
+    return text
+
+
+def field(text: str) -> tuple[str, str | None]:
+    name, colon, value = text.partition(":")
+    if not colon or re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name) is None or re.search(r"[\r\n\0]", value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a field of the form NAME: VALUE")
+    return name, value.strip(" \t") or None
+
+
+def cache_rule(text: str) -> OperatorRule:
+    try:
+        return OperatorRule.parse(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def proxy_url(text: str) -> Any:
+    try:
+        return Upstream.parse(text if "://" in text else "http://" + text).origin
+    except ConfigError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a proxy's URL of the form http://host:port") from None
+
+
+class RuleAction(argparse.Action):
+    """--allow and --deny share one list, in the order given."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        rules = getattr(namespace, self.dest) or []
+        rules.append(parse_rule("allow" if option == "--allow" else "deny", values))
+        setattr(namespace, self.dest, rules)
+
+
+def load(text: str, flag: str, kind: type | None = None) -> Any:
+    """`package.module:attribute`; raises ConfigError."""
+    if DOTTED_NAME.fullmatch(text) is None:
+        raise ConfigError(f"{flag} {text}: not of the form package.module:Name")
+    module, _, attribute = text.partition(":")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = importlib.import_module(module)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{flag} {text}: {error}") from None
+    if kind is not None and not isinstance(found, kind):
+        raise ConfigError(f"{flag} {text}: not an instance of {kind.__name__}")
+    return found
