@@ -7,9 +7,11 @@ and Referer, which are cut out and validated each time, as the request line is.
 
 from __future__ import annotations
 
+from typing import Any
+
 from reactor.errors import ProtocolError
 from reactor.http.events import END, NEED_DATA, Data, EndOfMessage, Event, Request, Response
-from reactor.http.fields import Fields, describe_bad_line, known_lines, parse_line, split_tokens
+from reactor.http.fields import TERMS, Fields, describe_bad_line, known_lines, parse_line, split_tokens
 from reactor.http.framing import CHUNKED, UNTIL_CLOSE, body_length
 from reactor.http.grammar import FIELD_TABLE, LIMITS, OWS, REQUEST_LINE, STATUS_LINE, TARGET_TABLE, Limits
 from reactor.http.incremental import CRLF, HEAD_END, IncrementalParser
@@ -26,18 +28,18 @@ _LF = 0x0A
 _METHODS = frozenset(b"GET HEAD POST PUT DELETE OPTIONS TRACE PATCH".split())
 
 # What is remembered of heads: all of a request from its version, which is HTTP/1.1, to its empty line, but without
-# Cookie and Referer → the index of the field lines, and what _facts_of says of them. Only lines that `known_lines`
-# remembers may be among them, so that what is secret, long, or new each time stays out.
+# Cookie and Referer → that block itself, whether it is without TERMS, the index of the field lines, and what _facts_of says
+# of them. Only lines that `known_lines` remembers may be among them, so that what is secret, long, or new each time stays out.
 Facts = tuple[bytes, int, bool, bool, bytes | None]
 MEMO_BLOCKS = 2048  # at the limit the memo starts anew
 MEMO_BLOCK_LENGTH = 2048  # bytes
 MEMO_BLOCK_LINES = 32  # so that all of them take some 10 MB at the very most; with Cookie and Referer within LIMITS.fields
 MEMO_HEAD_LENGTH = 8192  # bytes; within LIMITS.start_line and .field_line, so that no limit needs another look
-SHORT_BLOCK_LENGTH = 100  # bytes; looked up as it is first, since one so short hardly has a Cookie
 WHOLE_BUFFER_LENGTH = 2048  # bytes; up to here all that was fed is taken for one head before its end is looked for
-_known_blocks: dict[bytes, tuple[dict[bytes, bytes], bytes, int, bool, bool, bytes | None]] = {}
-
-_Cut = tuple[bytes, bytes | None, bytes | None]  # a block without Cookie and Referer, and the values of the two
+Known = tuple[bytes | None, bool, dict[bytes, bytes], bytes, int, bool, bool, bytes | None]
+_known_blocks: dict[bytes, Known] = {}
+_ODD = (b"", None, None)  # of no block that is known
+_NOTHING: Known = (None, False, {}, b"", 0, False, False, None)
 
 _new = object.__new__  # makes a Request or Fields without the call of an __init__
 
@@ -45,15 +47,17 @@ _new = object.__new__  # makes a Request or Fields without the call of an __init
 class RequestParser(IncrementalParser):
     """Parses the requests of one connection, in order."""
 
-    __slots__ = ("_blank",)
+    __slots__ = ("_blank", "_last")
 
     _blank: int  # empty lines before this request
+    _last: Known  # what the last request was known by: the next one most often resembles it
 
     def __init__(self, limits: Limits = LIMITS) -> None:
         self.limits = limits
         self._data = b""
         self._pos = self._scan = self._blank = 0
         self._eof = False
+        self._last = _NOTHING
         self._state = _REQUEST_HEAD
 
     def next_event(self) -> Event:
@@ -78,18 +82,19 @@ class RequestParser(IncrementalParser):
             return self._head()
         if method not in _METHODS or target.translate(TARGET_TABLE) != target:
             return self._head()
-        cut: _Cut = (block, None, None)
-        facts = _known_blocks.get(block) if len(block) <= SHORT_BLOCK_LENGTH else None
-        if facts is None:
-            found = _cut_out(block)
-            if found is None or (facts := _known_blocks.get(found[0])) is None:
-                return self._head()
-            cut = found
+        known: Any = self._last
+        cookie = referer = None
+        if block != known[0]:
+            block, cookie, referer = _cut_out(block)
+            if block != known[0]:
+                known = _known_blocks.get(block)
+                if known is None:
+                    return self._head()
+                self._last = known
         if self.limits is not LIMITS:
             return self._head()
         request = _new(Request)
-        index, request.authority, request.length, request.keep_alive, request.expects_100, request.upgrade = facts
-        _, cookie, referer = cut
+        block, plain, index, request.authority, request.length, request.keep_alive, request.expects_100, request.upgrade = known
         if cookie is not None or referer is not None:
             index = index.copy()
             if cookie is not None:
@@ -107,7 +112,7 @@ class RequestParser(IncrementalParser):
         request.version = 11
         request.fields = fields = _new(Fields)
         fields.index = index
-        fields.cut = cut
+        fields.cut = block, cookie, referer, plain
         fields._lines = head
         if head is data:
             self._data = b""
@@ -188,6 +193,14 @@ class RequestParser(IncrementalParser):
         else:
             self._state = IncrementalParser._chunked
 
+    def skip_end(self) -> None:
+        """Instead of asking for the EndOfMessage of a request without a body; where that is not what comes next, nothing happens."""
+        if self._state is _REQUEST_END:
+            self._state = _REQUEST_HEAD
+            self._blank = 0
+        elif self._state is IncrementalParser._end:
+            self._state(self)
+
     def _end_without_body(self) -> Event:
         self._state = _REQUEST_HEAD
         self._blank = 0
@@ -198,8 +211,8 @@ _REQUEST_HEAD = RequestParser._head
 _REQUEST_END = RequestParser._end_without_body
 
 
-def _cut_out(block: bytes) -> _Cut | None:
-    """The block without its Cookie and Referer lines, and their values; None where something is odd about them.
+def _cut_out(block: bytes) -> tuple[bytes, bytes | None, bytes | None]:
+    """The block without its Cookie and Referer lines, and their values; _ODD where something is not as usual about them.
 
     A line is cut out from the CRLF before it to the one behind it, which must not be the last of all: else what is
     behind an empty line, or before half of one, would come to stand in the head.
@@ -210,14 +223,14 @@ def _cut_out(block: bytes) -> _Cut | None:
         stop = block.find(CRLF, at + 10, -2)
         cookie = block[at + 10 : stop]
         if stop < 0 or cookie.translate(FIELD_TABLE) != cookie or cookie.strip(OWS) != cookie:
-            return None
+            return _ODD
         block = block[:at] + block[stop:]
     at = block.find(b"\r\nReferer: ")
     if at >= 0:
         stop = block.find(CRLF, at + 11, -2)
         referer = block[at + 11 : stop]
         if stop < 0 or referer.translate(FIELD_TABLE) != referer or referer.strip(OWS) != referer:
-            return None
+            return _ODD
         block = block[:at] + block[stop:]
     return block, cookie, referer
 
@@ -234,7 +247,8 @@ def _remember_block(lines: list[bytes], facts: Facts) -> None:
     if len(block) <= MEMO_BLOCK_LENGTH and len(lines) <= MEMO_BLOCK_LINES:
         if len(_known_blocks) >= MEMO_BLOCKS:
             _known_blocks.clear()
-        _known_blocks[block] = (dict(map(parse_line, lines)), *facts)
+        index = dict(map(parse_line, lines))
+        _known_blocks[block] = (block, TERMS.isdisjoint(index), index, *facts)
 
 
 def _facts_of(fields: Fields, version: int) -> Facts:
