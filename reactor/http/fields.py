@@ -35,27 +35,30 @@ class _LineMemo(dict[bytes, tuple[bytes, bytes]]):
     oddly_spaced = 0
 
     def __missing__(self, line: bytes) -> tuple[bytes, bytes]:
-        name, colon, value = line.partition(b":")
-        if not colon or value.translate(FIELD_TABLE) != value:
-            raise ProtocolError(describe_bad_line(line))
-        lower = _lower.get(name)
-        if lower is None:
-            lower = _read_name(name, line)
-        stripped = value.strip(OWS)
-        pair = (lower, stripped)
-        if value[:1] != b" " or len(stripped) + 1 != len(value):
-            self.oddly_spaced += 1
-        elif lower not in ONE_OFF and len(line) <= MEMO_LINE_LENGTH:
+        name, colon, value = line.partition(b": ")
+        lower = _lower.get(name) or _read_name(name)
+        if not colon or not lower or value.translate(FIELD_TABLE) != value or value.strip(OWS) != value:
+            return self._read_oddly_spaced(line)
+        pair = (lower, value)
+        if lower not in ONE_OFF and len(line) <= MEMO_LINE_LENGTH:
             if len(self) >= MEMO_LINES:
                 self.clear()
             self[line] = pair
         return pair
 
+    def _read_oddly_spaced(self, line: bytes) -> tuple[bytes, bytes]:
+        name, colon, value = line.partition(b":")
+        lower = _lower.get(name) or _read_name(name)
+        if not colon or not lower or value.translate(FIELD_TABLE) != value:
+            raise ProtocolError(describe_bad_line(line))
+        self.oddly_spaced += 1
+        return lower, value.strip(OWS)
 
-def _read_name(name: bytes, line: bytes) -> bytes:
-    """The name in lower case, each spelling validated once."""
+
+def _read_name(name: bytes) -> bytes:
+    """The name in lower case, each spelling validated once; empty for what is no name."""
     if TOKEN.fullmatch(name) is None:
-        raise ProtocolError(describe_bad_line(line))
+        return b""
     lower = name.lower()
     if len(name) <= MEMO_NAME_LENGTH:
         if len(_lower) >= MEMO_NAMES:

@@ -13,8 +13,8 @@ from reactor.errors import ProtocolError
 from reactor.http.events import END, NEED_DATA, Data, EndOfMessage, Event, Request, Response
 from reactor.http.fields import TERMS, Fields, describe_bad_line, known_lines, parse_line, split_tokens
 from reactor.http.framing import CHUNKED, UNTIL_CLOSE, body_length
-from reactor.http.grammar import FIELD_TABLE, LIMITS, OWS, REQUEST_LINE, STATUS_LINE, TARGET_TABLE, Limits
-from reactor.http.incremental import CRLF, HEAD_END, IncrementalParser
+from reactor.http.grammar import FIELD_TABLE, LIMITS, OWS, REQUEST_LINE, STATUS_LINE, TARGET_TABLE, TOKEN, Limits
+from reactor.http.incremental import BODY_TOO_LARGE, CRLF, HEAD_END, IncrementalParser
 from reactor.http.uri import split_absolute, split_authority
 
 __all__ = [
@@ -49,6 +49,7 @@ class RequestParser(IncrementalParser):
 
     __slots__ = ("_blank", "_last")
 
+    _first = frozenset(octet for octet in range(256) if TOKEN.fullmatch(bytes((octet,)))) | {_LF}
     _blank: int  # empty lines before this request
     _last: Known  # what the last request was known by: the next one most often resembles it
 
@@ -91,7 +92,7 @@ class RequestParser(IncrementalParser):
                 if known is None:
                     return self._head()
                 self._last = known
-        if self.limits is not LIMITS:
+        if not self.limits.remembers:
             return self._head()
         request = _new(Request)
         block, plain, index, request.authority, request.length, request.keep_alive, request.expects_100, request.upgrade = known
@@ -135,7 +136,7 @@ class RequestParser(IncrementalParser):
             return self._await_head(pos)
         data = self._settle()
         try:
-            request = self._read(data[pos : end + 4])
+            request = self._read(data[pos:end])
         except ProtocolError as error:
             self._refuse_early(pos, pos, end + 3)
             raise self._failed_with(error) from None
@@ -155,12 +156,12 @@ class RequestParser(IncrementalParser):
             self._consume(pos)
 
     def _read(self, head: bytes) -> Request:
-        lines = head[:-4].split(CRLF)
-        self._check_sizes(head, lines)
+        lines = head.split(CRLF)
+        self._check_sizes(len(head), lines)
         start = lines.pop(0)
         match = REQUEST_LINE.fullmatch(start)
         if match is None:
-            raise _bad_request_line(start)
+            raise self._bad_start(start)
         method, target, major, minor = match.groups()
         if major != b"1":
             raise ProtocolError("unsupported HTTP version", 505)
@@ -168,7 +169,7 @@ class RequestParser(IncrementalParser):
         version = 10 if minor == b"0" else 11
         if len(method) > self.limits.method:
             raise ProtocolError("method too long", 501)
-        familiar = _familiar(lines) if minor == b"1" and self.limits is LIMITS else None
+        familiar = _familiar(lines) if minor == b"1" and self.limits.remembers else None
         fields = Fields.from_lines(lines)
         facts = _facts_of(fields, version)
         host, length, keep_alive, expects_100, upgrade = facts
@@ -178,11 +179,23 @@ class RequestParser(IncrementalParser):
             scheme, authority, path = None, host, target
         else:
             scheme, authority, path = _other_target_form(method, target, host)
+        if length and method == b"CONNECT":
+            # RFC 9110 section 9.3.6: it has no content, and to some what follows the head is the tunnel's already.
+            raise ProtocolError("CONNECT with a body")
         if familiar is not None and len(fields.index) == len(lines):
             _remember_block(familiar, facts)
         return Request(method, target, version, fields, scheme, authority, path, length, keep_alive, expects_100, upgrade)
 
+    def _bad_start(self, line: bytes) -> ProtocolError:
+        if line[:1] in (b" ", b"\t"):
+            return ProtocolError("white space before the request line")
+        if b"\r" in line:
+            return ProtocolError("bare CR in the request line")
+        return ProtocolError("invalid request line")
+
     def _begin_body(self, length: int, pause: bool) -> None:
+        if length > self.limits.body:
+            raise self._fail(BODY_TOO_LARGE, 413)
         self._after = IncrementalParser._paused if pause else _REQUEST_HEAD
         self._left = self._lead = self._blank = 0
         if length > 0:
@@ -191,6 +204,7 @@ class RequestParser(IncrementalParser):
         elif length == 0:
             self._state = IncrementalParser._end
         else:
+            self._room = self.limits.body
             self._state = IncrementalParser._chunked
 
     def skip_end(self) -> None:
@@ -266,9 +280,11 @@ def _facts_of(fields: Fields, version: int) -> Facts:
     # RFC 9110 section 7.8: ignored in HTTP/1.0, and without its connection option.
     if upgrade is not None and (version == 10 or connection is None or b"upgrade" not in split_tokens(connection)):
         upgrade = None
-    if upgrade is not None and b"h2c" in split_tokens(upgrade):
-        # RFC 9113 section 3.1: obsolete; and whoever passes such an offer on lets the requests behind it through unseen.
-        upgrade = b", ".join(offer for offer in split_tokens(upgrade) if offer != b"h2c") or None
+    if upgrade is not None:
+        offers = split_tokens(upgrade)
+        if not offers or b"h2c" in offers:
+            # RFC 9113 section 3.1: h2c is obsolete; and whoever passes it on lets the requests behind it through unseen.
+            upgrade = b", ".join(offer for offer in offers if offer != b"h2c") or None
     expects_100 = False
     if b"expect" in index and version == 11:  # RFC 9110 section 10.1.1: ignored in HTTP/1.0
         if index[b"expect"].lower() != b"100-continue":
@@ -285,14 +301,6 @@ def _kept_alive(connection: bytes, version: int) -> bool:
     return b"close" not in options and (version == 11 or b"keep-alive" in options)
 
 
-def _bad_request_line(line: bytes) -> ProtocolError:
-    if line[:1] in (b" ", b"\t"):
-        return ProtocolError("white space before the request line")
-    if b"\r" in line:
-        return ProtocolError("bare CR in the request line")
-    return ProtocolError("invalid request line")
-
-
 def _other_target_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes | None, bytes, bytes]:
     """Authority, asterisk and absolute form (RFC 9112 sections 3.2.2 to 3.2.4) → scheme, authority, path."""
     if method == b"CONNECT":
@@ -307,7 +315,7 @@ def _other_target_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes
     if not split_authority(authority)[0]:
         raise ProtocolError("no host in the request target")
     # Section 3.2.4: OPTIONS for a whole server, through a proxy, has an absolute target without path or query.
-    if method == b"OPTIONS" and target.endswith(b"://" + authority):
+    if method == b"OPTIONS" and len(target) == len(scheme) + 3 + len(authority):
         path = b"*"
     return scheme, authority, path
 
@@ -317,6 +325,7 @@ class ResponseParser(IncrementalParser):
 
     __slots__ = ("method", "_interim")
 
+    _first = frozenset(b"H\n")
     method: bytes
     _interim: int  # 1xx responses since the last final one
 
@@ -333,16 +342,16 @@ class ResponseParser(IncrementalParser):
         self.method = method
 
     def _head(self) -> Event:
-        data, pos = self._data, self._pos
+        data, pos, scan = self._data, self._pos, self._scan
         if not data:
             return NEED_DATA
-        end = data.find(HEAD_END, max(pos, self._scan - 3))
+        end = data.find(HEAD_END, scan - 3 if scan > pos + 3 else pos)
         if end < 0:
             return self._await_head(pos)
         if type(data) is not bytes:
             data = self._settle()
         try:
-            response = self._read(data[pos : end + 4])
+            response = self._read(data[pos:end])
         except ProtocolError as error:
             self._refuse_early(pos, pos, end + 3)
             raise self._failed_with(error) from None
@@ -351,10 +360,11 @@ class ResponseParser(IncrementalParser):
         return response
 
     def _read(self, head: bytes) -> Response:
-        lines = head[:-4].split(CRLF)
-        self._check_sizes(head, lines)
-        version, status, reason = _known_status_lines.get(lines[0]) or _read_status_line(lines[0])
-        del lines[0]
+        lines = head.split(CRLF)
+        if len(head) > MEMO_HEAD_LENGTH or len(lines) > MEMO_BLOCK_LINES or not self.limits.remembers:
+            self._check_sizes(len(head), lines)
+        start = lines.pop(0)
+        version, status, reason = _known_status_lines.get(start) or _read_status_line(start)
         try:
             fields = Fields.from_lines(lines)
         except ProtocolError:
@@ -375,9 +385,14 @@ class ResponseParser(IncrementalParser):
         response.keep_alive = keep_alive
         return response
 
+    def _bad_start(self, line: bytes) -> ProtocolError:
+        return ProtocolError(_BAD_STATUS_LINE)
+
     def _begin_body(self, status: int, length: int) -> None:
         if status < 200 and status != 101:
             return  # interim: the final one is still to come
+        if length > self.limits.body:
+            raise self._fail(BODY_TOO_LARGE, 413)
         self._interim = 0
         self._after = _RESPONSE_HEAD
         self._left = self._lead = 0
@@ -390,6 +405,7 @@ class ResponseParser(IncrementalParser):
         elif length == 0:
             self._state = IncrementalParser._end
         elif length == CHUNKED:
+            self._room = self.limits.body
             self._state = IncrementalParser._chunked
         else:
             assert length == UNTIL_CLOSE
@@ -397,6 +413,7 @@ class ResponseParser(IncrementalParser):
 
 
 _RESPONSE_HEAD = ResponseParser._head
+_BAD_STATUS_LINE = "invalid status line"
 
 MEMO_STATUS_LINES = 256  # distinct status lines remembered; at the limit the memo starts anew
 MEMO_STATUS_LINE_LENGTH = 64  # bytes
@@ -407,7 +424,7 @@ def _read_status_line(line: bytes) -> tuple[int, int, bytes]:
     """A status line → (version, status, reason); raises ProtocolError."""
     match = STATUS_LINE.fullmatch(line)
     if match is None:
-        raise ProtocolError("invalid status line")
+        raise ProtocolError(_BAD_STATUS_LINE)
     minor, digits, reason = match.groups()
     found = (10 if minor == b"0" else 11, int(digits), reason or b"")
     if len(line) <= MEMO_STATUS_LINE_LENGTH:
