@@ -21,15 +21,14 @@ from typing import Any, TypeVar
 
 from handlers import builtin
 from handlers.calls import BodyReader, Call, Endpoint, Receive, ReceiveFile, problem_of
+from handlers.cors import Cors
 from handlers.pages import KNOWN_METHODS
 from handlers.responses import PENDING, Channel, Event, Pause, Problem, Response, event_stream, render
 from handlers.routes import Route, Routes
 from reactor.errors import ProtocolError
 from reactor.exchange import Body, Exchange, Head
-from reactor.http.fields import Fields
 
 BODY = 1024 * 1024  # bytes of a request's body that is held whole, unless a route says otherwise: 413 beyond
-PREFLIGHT_SECONDS = 600  # how long a browser may remember what CORS allows
 
 __all__ = [
     "PENDING", "Api", "Call", "Channel", "Event", "Pause", "Problem", "Response", "builtin_api", "event_stream",
@@ -49,7 +48,7 @@ class Api:
         self.requests = 0
         self.answers = [0] * 6  # by the first digit of their status
         self._limit = limit
-        self._cors = frozenset(origin.encode("ascii") for origin in ([cors] if isinstance(cors, str) else cors))
+        self._cors = Cors(cors) if cors else None
 
     # Registration.
 
@@ -138,10 +137,7 @@ class Api:
 
     def _other_method(self, exchange: Exchange, method: bytes, allow: bytes) -> None:
         if method == b"OPTIONS":
-            head = Head(204, [(b"Allow", allow)])
-            if self._cors and b"access-control-request-method" in exchange.request.fields:
-                _allow_preflight(head.fields, exchange.request.fields, allow)
-            self._send(exchange, head, b"")
+            self._send(exchange, Head(204, [(b"Allow", allow)]), b"")
         elif method in KNOWN_METHODS:
             detail = f"{method.decode('ascii')} is not allowed here, only {allow.decode('ascii')}."
             self._answer_problem(exchange, Problem(405, detail, [(b"Allow", allow)]))
@@ -182,21 +178,9 @@ class Api:
 
     def _send(self, exchange: Exchange, head: Head, body: Body) -> None:
         self.answers[head.status // 100] += 1
-        if self._cors:
-            head = self._with_cors(exchange, head)
+        if self._cors is not None:
+            head = self._cors.map_head(exchange, head)
         exchange.respond(head, body)
-
-    def _with_cors(self, exchange: Exchange, head: Head) -> Head:
-        """The Fetch standard's CORS protocol: which pages may read this."""
-        head = head.edited()
-        if b"*" in self._cors:
-            head.fields.set(b"Access-Control-Allow-Origin", b"*")
-            return head
-        head.fields.add(b"Vary", b"Origin")
-        origin = exchange.request.fields.get(b"origin")
-        if origin in self._cors:
-            head.fields.set(b"Access-Control-Allow-Origin", origin)
-        return head
 
 
 def _signature(function: Callable[..., Any], names: list[str]) -> tuple[bool, tuple[str, ...]]:
@@ -221,15 +205,6 @@ def _allow(methods: Iterable[bytes]) -> bytes:
         names.setdefault(b"HEAD")
     names.setdefault(b"OPTIONS")
     return b", ".join(names)
-
-
-def _allow_preflight(fields: Fields, asked: Fields, allow: bytes) -> None:
-    fields.add(b"Access-Control-Allow-Methods", allow)
-    wanted = asked.get(b"access-control-request-headers")
-    if wanted is not None:
-        fields.add(b"Access-Control-Allow-Headers", wanted)
-    fields.add(b"Access-Control-Max-Age", b"%d" % PREFLIGHT_SECONDS)
-    fields.add(b"Vary", b"Access-Control-Request-Headers")
 
 
 def builtin_api(facts: Callable[[], dict[str, Any]] | None = None) -> Api:
