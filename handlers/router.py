@@ -26,8 +26,9 @@ class Router:
 
     A prefix ends where a segment does: `/docs` is `/docs`, `/docs/x` and `/docs?x`, not `/docserver`. Paths are compared
     as they were sent. `hosts` maps a host (in lower case, without a port; `*.` before it means any name below) to mounts
-    of its own, and no others are its. The APIs are every host's. A path whose first segment is an Api's (`/api/…`) belongs to the APIs, and
-    is answered 404 by them where none has it. Raises ConfigError where a prefix is no path or is given twice.
+    of its own, and no others are its. The APIs are every host's. A path whose first segment is an Api's (`/api/…`)
+    belongs to the APIs, and is answered 404 by them where none has it. Raises ConfigError where a prefix is no path or is
+    given twice.
     """
 
     def __init__(
@@ -41,16 +42,28 @@ class Router:
         self._apis = list(apis)
         self._api_segments: frozenset[bytes] = frozenset().union(*(api.routes.first_segments() for api in apis))
         self._api_starts = tuple(self._api_segments)
+        self._literal = {path: api for api in reversed(apis) for path in api.routes.literal_paths()}
         self._mounts = _ordered(mounts)
+        if self._mounts and not self._mounts[-1][0]:  # it is for every path, so that it need not be compared
+            self.default = self._mounts.pop()[1]
         self._hosts = {host.lower(): _ordered(own) for host, own in (hosts or {}).items()}
 
     def handle(self, exchange: Exchange) -> None:
         path: bytes = exchange.request.path
+        api = self._literal.get(path)
+        if api is not None:
+            api.offer(exchange)
+            return
         # A percent sign may spell what begins otherwise.
         if (path.startswith(self._api_starts) or b"%" in path) and self._taken_by_api(exchange, path):
             return
         own = self._mounts_of(exchange.request.authority) if self._hosts else None
-        handler = _find(self._mounts, path) or self.default if own is None else _find(own, path)
+        if own is not None:
+            handler = _find(own, path)
+        elif path != b"*" and self._mounts:
+            handler = _find(self._mounts, path) or self.default
+        else:
+            handler = self.default
         if handler is not None:
             handler.handle(exchange)
         elif path == b"*" and exchange.request.method == b"OPTIONS":  # RFC 9110 section 9.3.7: of the server as a whole

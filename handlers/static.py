@@ -232,7 +232,8 @@ class Static:
 
     `mount` is the path that the root stands for; `index` the names tried for a directory; `max_age` seconds for
     Cache-Control, for everything or as (glob, seconds) pairs of which the first that matches counts (a glob with a slash
-    is for the whole path, one without for the name, an empty one for everything). Raises ConfigError where `root` is no directory.
+    is for the whole path, one without for the name, an empty one for everything). Raises ConfigError where `root` is no
+    directory.
     """
 
     def __init__(
@@ -276,17 +277,14 @@ class Static:
             resource = self._look_up(exchange)
             if resource is None:
                 return
-        accepted = request.fields.index.get(b"accept-encoding")
+        index = request.fields.index
+        accepted = index.get(b"accept-encoding")
         file, head = resource.choose(accepted) if resource.coded else (resource.plain, resource.head)
         if file.body is None and not file.unchanged():
             resource = self._look_up(exchange, anew=True)
             if resource is None:
                 return
             file, head = resource.choose(accepted)
-        self._respond(exchange, file, head)
-
-    def _respond(self, exchange: Exchange, file: _File, head: Head) -> None:
-        index = exchange.request.fields.index
         if (
             b"if-none-match" in index
             or b"if-modified-since" in index

@@ -18,7 +18,8 @@ Server = Callable[[str], Callable[..., Answer]]  # flags → what answers a requ
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("site/index.html", "site/start.htm", "site/app.js", "site/.hidden", "site/list/one", "dist/app.js", "b/here"):
+    site = ("site/index.html", "site/start.htm", "site/app.js", "site/.hidden", "site/list/one")
+    for name in (*site, "dist/app.js", "b/here"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)

@@ -62,7 +62,7 @@ def _root(text: str) -> tuple[bytes, str]:
     if not equals or not path.startswith("/"):
         return b"/", text
     if _PREFIX.fullmatch(path) is None or _DOTS.search(path) or "//" in path:
-        raise ConfigError(f"--root {text}: {path!r} is no path such as /assets (a folder that has a `=` is written /=FOLDER)")
+        raise ConfigError(f"--root {text}: {path!r} is no path such as /assets (folders with a `=` are written /=FOLDER)")
     return path.rstrip("/").encode("ascii") or b"/", directory
 
 
