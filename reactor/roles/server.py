@@ -11,6 +11,7 @@ from handlers.router import Router
 from handlers.static import Static
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
+from reactor.roles.access import Access, access_flags
 from reactor.roles.listening import Listening, listen_flags
 from reactor.roles.process import Process
 from reactor.roles.values import load
@@ -18,6 +19,7 @@ from reactor.roles.values import load
 
 def add_flags(to: Any) -> None:
     listen_flags(to, "127.0.0.1:8000")
+    access_flags(to)
     to.add_argument("--root", default=".", metavar="DIR", help="what is served (.)")
     to.add_argument("--api", action="append", default=[], metavar="MODULE:ATTRIBUTE", help="an Api of your own, beside the built-in one")
 
@@ -30,12 +32,13 @@ class ServerGroup(Listening):
         if not os.path.isdir(flags.root):
             raise ConfigError(f"--root {flags.root}: not a directory")
         self.root = flags.root
+        self.access = Access(process, flags)
         self.apis = [load(text, "--api", Api) for text in flags.api]
         self.static: Static | None = None
 
     def make_handler(self) -> Handler:
         self.static = Static(self.root)
-        return Router(self.static, [*self.apis, builtin_api()])
+        return self.access.around(Router(self.static, [*self.apis, builtin_api()]))
 
     def close(self) -> None:
         super().close()
