@@ -440,17 +440,26 @@ def plain_path(path: bytes) -> bytes:
     return b"/" + b"/".join(segments)
 
 
-class _AddressMemo(dict[str, tuple[int, int] | None]):
-    """A client's address → (4 or 6, its number), or None where it is none (a Unix socket's)."""
+Address = tuple[int, int]  # 4 or 6, its number
 
-    def __missing__(self, peer: str) -> tuple[int, int] | None:
+
+class _Clients(dict[str, tuple[Address | None, list[int]]]):
+    """A client's address → the same as a number (None for a Unix socket's), and which of the rules `numbers` are not for others."""
+
+    def __init__(self, rules: Sequence[Rule], numbers: Sequence[int]) -> None:
+        super().__init__()
+        self._rules = rules
+        self._numbers = numbers
+
+    def __missing__(self, peer: str) -> tuple[Address | None, list[int]]:
         try:
             address = ipaddress.ip_address(peer)
         except ValueError:
-            found = None
+            client = None
         else:
             address = getattr(address, "ipv4_mapped", None) or address
-            found = address.version, int(address)
+            client = address.version, int(address)
+        found = client, [number for number in self._numbers if _is_for(client, self._rules[number].clients)]
         if len(self) >= MEMO_ADDRESSES:
             self.clear()
         self[peer] = found
@@ -465,22 +474,23 @@ class RuleSet(dict[Question, tuple[Rule, ...]]):
 
     An answer is every rule that holds for a question but for its path, in order, up to the first without a path: so
     that one look-up decides what was asked before. A question that was not asked before costs about as many look-ups as
-    its host has labels, and a look at each rule without a host, or with a glob, that stands before the one that decides.
+    its host has labels, and a look at each rule without a host, or with a glob, that is not for other clients alone and
+    stands before the one that decides.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         super().__init__()
         self.rules = tuple(rules)
-        self._addresses = _AddressMemo()
         self._names: dict[bytes, list[int]] = {}
         self._parents: dict[bytes, list[int]] = {}
-        self._everywhere: list[int] = []  # rules without a host, or with a glob, which no index finds
+        everywhere: list[int] = []  # rules without a host, or with a glob, which no index finds
+        self._clients = _Clients(self.rules, everywhere)
         for number, rule in enumerate(self.rules):
+            if rule.hosts is None or rule.hosts.globs:
+                everywhere.append(number)
             self._index(number, rule.hosts)
 
     def _index(self, number: int, hosts: Hosts | None) -> None:
-        if hosts is None or hosts.globs:
-            self._everywhere.append(number)
         if hosts is not None:
             for name in hosts.names:
                 self._names.setdefault(name, []).append(number)
@@ -503,17 +513,17 @@ class RuleSet(dict[Question, tuple[Rule, ...]]):
 
     def for_client(self, peer: str) -> Iterator[Rule]:
         """The rules whose client condition holds, in order."""
-        client = self._addresses[peer]
-        return (rule for rule in self.rules if rule.clients is None or _is_among(client, rule.clients))
+        client, _ = self._clients[peer]
+        return (rule for rule in self.rules if _is_for(client, rule.clients))
 
     def __missing__(self, question: Question) -> tuple[Rule, ...]:
         authority, scheme, method, peer, user = question
         host, port = split_authority(authority)
-        client = self._addresses[peer]
+        client, everywhere = self._clients[peer]
         if port is None:
             port = DEFAULT_PORTS.get(scheme)
         answer = []
-        for rule in self._with_host(canonical_host(host)):
+        for rule in self._with_host(canonical_host(host), everywhere):
             if _holds(rule, scheme, method, client, user, port):
                 answer.append(rule)
                 if rule.path is None:
@@ -524,8 +534,8 @@ class RuleSet(dict[Question, tuple[Rule, ...]]):
             self[question] = tuple(answer)
         return tuple(answer)
 
-    def _with_host(self, host: bytes) -> Iterator[Rule]:
-        """The rules whose host condition holds, in order, each found when it is asked for."""
+    def _with_host(self, host: bytes, everywhere: list[int]) -> Iterator[Rule]:
+        """The rules whose host condition holds, those `everywhere` among them, in order, each found when it is asked for."""
         named = set(self._names.get(host, ()))
         name = host[-NAME_LENGTH - 1 :]  # no rule has a longer one
         at = name.find(b".")
@@ -533,7 +543,7 @@ class RuleSet(dict[Question, tuple[Rule, ...]]):
             named.update(self._parents.get(name[at + 1 :], ()))
             at = name.find(b".", at + 1)
         last = -1
-        for number in heapq.merge(sorted(named), self._everywhere):
+        for number in heapq.merge(sorted(named), everywhere):
             rule = self.rules[number]
             if number != last and (rule.hosts is None or number in named or rule.hosts.match_glob(host)):
                 yield rule
@@ -541,7 +551,7 @@ class RuleSet(dict[Question, tuple[Rule, ...]]):
 
 
 def _holds(
-    rule: Rule, scheme: bytes, method: bytes, client: tuple[int, int] | None, user: str | None, port: int | None
+    rule: Rule, scheme: bytes, method: bytes, client: Address | None, user: str | None, port: int | None
 ) -> bool:
     """Whether every condition holds but those on host and path."""
     if rule.methods is not None and method not in rule.methods:
@@ -552,10 +562,12 @@ def _holds(
         return False
     if rule.users is not None and (user is None or (user not in rule.users and "*" not in rule.users)):
         return False
-    return rule.clients is None or _is_among(client, rule.clients)
+    return _is_for(client, rule.clients)
 
 
-def _is_among(client: tuple[int, int] | None, networks: tuple[Network, ...]) -> bool:
+def _is_for(client: Address | None, networks: tuple[Network, ...] | None) -> bool:
+    if networks is None:
+        return True
     if client is None:
         return False
     version, number = client

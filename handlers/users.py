@@ -49,7 +49,8 @@ LOG2_N, R, P = 14, 8, 5  # what new entries cost: 16 MiB and about a quarter of 
 # White space and commas separate the names in a rule, `*` there is anybody, and a colon ends the name (RFC 7617 section 2).
 _NAME = re.compile(r"[^\x00-\x20\x7f-\xa0,:*#][^\x00-\x20\x7f-\xa0,:*]{0,%d}" % (NAME_LENGTH - 1))
 _HASH = re.compile(r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,3}),p=([0-9]{1,3})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})")
-_BASIC = re.compile(rb"[Bb][Aa][Ss][Ii][Cc] +([A-Za-z0-9+/]+={0,2})")  # RFC 9110 section 11.4
+# RFC 9110 section 11.4; base64 by RFC 4648 section 4.
+_BASIC = re.compile(rb"[Bb][Aa][Ss][Ii][Cc] +((?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -120,8 +121,8 @@ def parse_basic(value: bytes) -> tuple[str, bytes] | None:
     if match is None:
         return None
     try:
-        text = binascii.a2b_base64(match[1], strict_mode=True).decode("utf-8")
-    except ValueError:  # both kinds of errors are of this
+        text = base64.b64decode(match[1]).decode("utf-8")
+    except UnicodeDecodeError:
         return None
     name, colon, password = text.partition(":")
     if not colon or _CONTROL.search(text):
