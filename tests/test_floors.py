@@ -44,6 +44,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/listener.py",
         "reactor/connector.py",
         "reactor/resolver.py",
+        "reactor/helpers.py",
         "reactor/lookup.py",
     ),
     0: (

@@ -19,7 +19,10 @@ import pytest
 
 from handlers.access import AccessControl
 from handlers.caching import Caching
+from handlers.client_limits import ClientRate
+from handlers.pac import Pac
 from handlers.tunnel import Tunnel
+from handlers.users import Users, make_entry
 from reactor import __version__
 from reactor.errors import ConfigError
 from reactor.roles.client import ClientGroup
@@ -119,6 +122,8 @@ def make_folder(path: Path) -> Path:
     (path / "site" / "hello.txt").write_text("hello\n")
     (path / "site" / "sub" / "index.html").write_text("<p>sub</p>\n")
     (path / "users_own.py").write_text(MODULE)
+    (path / "rules").write_text("# who may pass\nallow host=127.0.0.1\n")
+    (path / "users").write_text(make_entry("alice", "secret", log2_n=4) + "\n")
     os.utime(path / "site" / "hello.txt", (1e9, 1e9))  # old enough to be fresh for long (RFC 9111 section 4.2.2)
     return path
 
@@ -316,7 +321,7 @@ def test_the_defaults(read: Read) -> None:
     assert server.sites == [Site((), {b"/": "."})]
     assert (server.limits, proxy.limits) == (ServerLimits(), ServerLimits())
     assert (server.cors, server.flags.cache_size) == (None, 0)
-    assert (proxy.cache_size, proxy.upstream, proxy.rules) == (256 << 20, None, [])
+    assert (proxy.cache_size, proxy.upstream, proxy.access.rules) == (256 << 20, None, [])
     assert process.grace == 10
     assert [group.log_path for group in process.groups] == [None] * 3, "standard output is no terminal here"
 
@@ -377,26 +382,28 @@ def test_sizes(read: Read, text: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("argv", "handlers"),
     [
-        ("", [Tunnel, Caching]),
-        ("--cache-size 0", [Tunnel]),
+        ("", [Pac, Tunnel, Caching]),
+        ("--cache-size 0", [Pac, Tunnel]),
         ("--upstream http://127.0.0.1:1/prefix/", [Caching]),
-        ("--allow client=127.0.0.1 --deny all", [AccessControl, Tunnel, Caching]),
-        ("--listen 0.0.0.0:0 --allow client=10.0.0.0/8", [AccessControl, Tunnel, Caching]),
+        ("--allow client=127.0.0.1 --deny all", [Pac, AccessControl, Tunnel, Caching]),
+        ("--listen 0.0.0.0:0 --allow client=10.0.0.0/8", [Pac, AccessControl, Tunnel, Caching]),
+        ("--listen 0.0.0.0:0 --users users --client-rate 5", [ClientRate, Pac, Users, Tunnel, Caching]),
+        ("--rules rules --users users --upstream http://127.0.0.1:1", [Users, AccessControl, Caching]),
         ("--listen 0.0.0.0:0 --upstream http://127.0.0.1:1", [Caching]),
     ],
 )
 def test_a_proxy_is_its_handlers_around_each_other(read: Read, argv: str, handlers: list[type]) -> None:
     handler = read("--role proxy " + argv).groups[0].make_handler()
     found = []
-    while isinstance(handler, (AccessControl, Tunnel, Caching)):
+    while isinstance(handler, (ClientRate, Pac, Users, AccessControl, Tunnel, Caching)):
         found.append(type(handler))
-        handler = handler._handler if isinstance(handler, AccessControl) else handler.handler
+        handler = handler.handler if hasattr(handler, "handler") else handler._handler
     assert found == handlers
 
 
 def test_rules_keep_their_order(read: Read) -> None:
     (group,) = read("--role proxy --deny host=a,b --allow all --deny method=GET").groups
-    assert [str(rule) for rule in group.rules] == ["deny host=a,b", "allow all", "deny method=GET"]
+    assert [str(rule) for rule in group.access.rules] == ["deny host=a,b", "allow all", "deny method=GET"]
 
 
 @pytest.mark.parametrize("name", ["Hello", "make", "ready", "Nested.Handler"])

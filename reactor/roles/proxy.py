@@ -7,14 +7,13 @@ from typing import Any
 
 from cache.policy import Policy
 from cache.stores.memory import MemoryStore
-from handlers.access import Rule, is_loopback
 from handlers.caching import Caching
 from handlers.proxy import Forwarding, Upstream
 from handlers.tunnel import Tunnel
 from reactor.client import Pool
-from reactor.errors import ConfigError
 from reactor.exchange import Handler
-from reactor.roles.listening import Listening, access_flags, controlled, listen_flags
+from reactor.roles.access import Access, access_flags
+from reactor.roles.listening import Listening, listen_flags
 from reactor.roles.process import Process
 from reactor.roles.values import cache_rule, size
 
@@ -36,15 +35,11 @@ class ProxyGroup(Listening):
 
     def __init__(self, process: Process, flags: argparse.Namespace, name: str) -> None:
         super().__init__(process, name, flags, ("127.0.0.1", 8080))
-        self.rules: list[Rule] = flags.rules or []
         self.upstream = Upstream.parse(flags.upstream) if flags.upstream else None
         self.cache_size = flags.cache_size
         self.policy = Policy(rules=tuple(flags.cache_rule))
-        exposed = [host for host, _ in self.addresses if not is_loopback(host)]
-        if exposed and self.upstream is None and not any(rule.allow for rule in self.rules):
-            raise ConfigError(
-                f"a forward proxy on {exposed[0]} would be open to everybody: say who may use it, such as --allow client=10.0.0.0/8"
-            )
+        forward_on = [host for host, _ in self.addresses] if self.upstream is None else None
+        self.access = Access(process, flags, forward_on)
 
     def make_handler(self) -> Handler:
         process = self.process
@@ -55,4 +50,4 @@ class ProxyGroup(Listening):
             handler = Caching(process.reactor, handler, self.store, self.policy)
         if self.upstream is None:
             handler = Tunnel(process.connector, handler)
-        return controlled(handler, self.rules)
+        return self.access.around(handler)
