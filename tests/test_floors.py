@@ -44,6 +44,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/connector.py",
         "reactor/resolver.py",
         "reactor/lookup.py",
+        "reactor/tls.py",
     ),
     0: (
         "reactor/errors.py",
