@@ -286,7 +286,7 @@ def test_the_defaults(read: Read) -> None:
     process = read("--role server --role proxy --role users_own:Hello")
     server, proxy, _ = process.groups
     assert [listening(group) for group in process.groups] == [[("127.0.0.1", port)] for port in (8000, 8080, 9000)]
-    assert (server.root, proxy.cache_size, proxy.upstream, proxy.rules) == (".", 256 << 20, None, [])
+    assert (server.root, proxy.cache_size, proxy.upstreams, proxy.rules) == (".", 256 << 20, [], [])
     assert process.grace == 10
     assert [group.log_path for group in process.groups] == [None] * 3, "standard output is no terminal here"
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from cache.policy import OperatorRule
 from handlers.access import parse_rule
-from handlers.proxy import Upstream
+from handlers.upstreams import Upstream
 from reactor.errors import ConfigError
 
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute

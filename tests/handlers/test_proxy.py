@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from handlers.proxy import Upstream
+from handlers.upstreams import Upstream, Upstreams
 from reactor.client import ClientLimits
 from reactor.errors import ConfigError
 from reactor.exchange import PULL
@@ -151,7 +151,7 @@ def test_a_loop_is_seen(house: House) -> None:
 
 def test_a_proxy_that_is_its_own_upstream(house: House) -> None:
     proxy = Proxy(house, reverse=True)
-    proxy.forwarding.upstream = Upstream.parse(f"http://127.0.0.1:{proxy.served.port}")
+    proxy.forwarding.upstreams = Upstreams([Upstream.parse(f"http://127.0.0.1:{proxy.served.port}")])
     client = proxy.ask("/")
     assert client.answer().status == 508
 
