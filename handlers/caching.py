@@ -85,6 +85,9 @@ class Caching:
         except ProtocolError:
             self.handler.handle(exchange)  # a target with no origin is nothing to store
             return
+        if request.upgrade is not None and request.method == b"GET":  # nothing that is stored is an answer to that
+            self.pass_on(exchange, key, "bypass")
+            return
         found = self.store.get(key)
         if type(found) is tuple:
             self.decide(exchange, key, found)
@@ -226,7 +229,7 @@ class Caching:
         if key in self._unstorable and self._goes_alone(request, key):
             self.pass_on(exchange, key, verdict.fwd)
             return
-        if request.method != b"GET" or request.upgrade is not None or (b"range" in fields and type(verdict) is Miss):
+        if request.method != b"GET" or (b"range" in fields and type(verdict) is Miss):
             self.pass_on(exchange, key, verdict.fwd)
             return
         under_way = self.fetches.get(key, ())

@@ -10,7 +10,7 @@ import sys
 from typing import Any, NoReturn
 
 from cache.policy import OperatorRule
-from handlers.proxy import Upstream
+from handlers.upstreams import Upstream
 from reactor.errors import ConfigError
 
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
