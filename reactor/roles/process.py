@@ -8,6 +8,7 @@ import logging
 import resource
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from reactor.connector import Connector
@@ -46,6 +47,7 @@ class Process:
         self.connector = Connector(self.reactor, self.resolver)
         self.groups: list[Group] = []
         self.exit_code = 0
+        self.signalled = 0  # the number of the signal that ends it
         self._stopping = False
 
     def run(self) -> int:
@@ -54,7 +56,7 @@ class Process:
         try:
             # Before anybody is told that a listener is ready: who waits for that may send a signal at once.
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.reactor.on_signal(number, self._signalled)
+                self.reactor.on_signal(number, partial(self._signalled, number))
             for group in list(self.groups):
                 group.start()
             # What start-up made stays for good: the collector need not look at it again.
@@ -83,7 +85,8 @@ class Process:
         if not self.groups:
             self.reactor.stop()
 
-    def _signalled(self) -> None:
+    def _signalled(self, number: int) -> None:
+        self.signalled = number
         if self._stopping:
             log.info("stopping at once")
             self.reactor.stop()  # the second signal
