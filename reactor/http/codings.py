@@ -56,9 +56,10 @@ class Decoder:
         return data
 
     def finish(self) -> None:
-        """The body is at its end, and so must each coding be: raises ContentError."""
+        """The body is at its end, and so must each coding be, unless there was none at all. Raises ContentError."""
         for stage in self._stages:
-            stage.finish()
+            if self._received and not stage.at_end:
+                raise ContentError(f"its {stage.coding.decode('ascii')} coding ends in the middle")
 
 
 def decoder_for(content_encoding: bytes) -> Decoder | None:
@@ -70,7 +71,7 @@ def decoder_for(content_encoding: bytes) -> Decoder | None:
 class _Inflate:
     """One coding, undone by zlib a bounded piece at a time."""
 
-    __slots__ = ("coding", "_waiting", "_inflate", "_begun")
+    __slots__ = ("coding", "_waiting", "_inflate")
 
     def __init__(self, coding: bytes) -> None:
         if coding not in _GZIP and coding != b"deflate":
@@ -78,11 +79,9 @@ class _Inflate:
         self.coding = coding
         self._waiting = b""  # fed, and not yet taken in
         self._inflate = zlib.decompressobj(_GZIP_WINDOW) if coding in _GZIP else None
-        self._begun = False
 
     def feed(self, data: bytes | memoryview) -> None:
         self._waiting = self._waiting + bytes(data) if self._waiting else bytes(data)
-        self._begun = True
 
     def read(self, limit: int) -> bytes:
         while self._begins():
@@ -114,10 +113,9 @@ class _Inflate:
             self._inflate = zlib.decompressobj(_GZIP_WINDOW)
         return True
 
-    def finish(self) -> None:
-        whole = self._inflate is not None and self._inflate.eof and not self._waiting
-        if self._begun and not whole:
-            raise ContentError(f"its {self.coding.decode('ascii')} coding ends in the middle")
+    @property
+    def at_end(self) -> bool:
+        return self._inflate is not None and self._inflate.eof and not self._waiting
 
 
 def _deflate_window(start: bytes) -> int:
