@@ -109,14 +109,27 @@ class Download:
         path = self._target if self._in_place else self.part
         # Not truncated before it is locked, and never through a link that lies in the part's place.
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if self._in_place else os.O_NOFOLLOW)
-        self._file = open(os.open(path, flags, 0o666), "wb", buffering=0)
-        if not special:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two who write one part would make a third thing
-            if before is not None:
-                os.fchmod(self._file.fileno(), stat.S_IMODE(before.st_mode))
-            self._file.truncate(self.kept)
-            self._file.seek(self.kept)
-        self.size = self.kept
+        file = open(os.open(path, flags, 0o666), "wb", buffering=0)
+        try:
+            if not special:
+                self._settle(file.fileno(), before)
+                file.seek(self.kept)
+        except BaseException:
+            file.close()
+            raise
+        self._file, self.size = file, self.kept
+
+    def _settle(self, fd: int, before: os.stat_result | None) -> None:
+        """The file is ours alone, has the mode of the one that it replaces, and holds what is kept."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two who wrote one part would make a third thing
+        except BlockingIOError:
+            raise OSError(errno.EBUSY, "another download is writing it") from None
+        if os.fstat(fd).st_size < self.kept:
+            raise CannotResume("it has become shorter meanwhile")
+        if before is not None:
+            os.fchmod(fd, stat.S_IMODE(before.st_mode))
+        os.ftruncate(fd, self.kept)
 
     def _stat(self) -> os.stat_result | None:
         try:
