@@ -481,7 +481,7 @@ class Fetch(Watcher):
         """A bar, where there is a terminal for it and the body does not go there too."""
         shown = not self._download and self._out.isatty()
         if self._err.isatty() and not self.options.silent and not shown:
-            self._progress = Progress(self._put, columns_of(self._err.fileno()))
+            self._progress = Progress(self._put, columns_of(self._err), lambda: self.reactor.now)
             self._ticker = self.reactor.call_later(BAR_EVERY, self._tick)
 
     def _tick(self) -> None:

@@ -6,7 +6,6 @@ import codecs
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -114,7 +113,7 @@ class Progress:
     `write` takes text; `clock` gives seconds.
     """
 
-    def __init__(self, write: Callable[[str], Any], columns: int = BAR_COLUMNS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, write: Callable[[str], Any], columns: int, clock: Callable[[], float]) -> None:
         self._write = write
         self._columns = columns
         self._clock = clock
@@ -172,10 +171,10 @@ def span_text(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
-def columns_of(descriptor: int) -> int:
-    """The width of the terminal there."""
+def columns_of(terminal: Any) -> int:
+    """The width of an open terminal."""
     try:
-        return os.get_terminal_size(descriptor).columns or BAR_COLUMNS
+        return os.get_terminal_size(terminal.fileno()).columns or BAR_COLUMNS
     except OSError:
         return BAR_COLUMNS
 
