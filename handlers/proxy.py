@@ -180,8 +180,7 @@ class Forwarding:
         index = fields.index
         if index.get(b"connection", b"close") not in _NAMES_NOTHING:
             drop = drop.union(fields.options(b"connection"))
-        if not drop.isdisjoint(index):
-            fields.remove(*drop.intersection(index))
+        fields.drop(drop)
         via = self._via_back if response.version == 11 else self._via_back_old
         fields.append_valid(b"Via: " + via, b"via", via)
         return Head(response.status, fields, response.reason, shared=False)
