@@ -116,13 +116,11 @@ class Caching:
         exchange.verdict = "hit"
         entry.store.visited = True
         now = exchange.reactor.wall
-        elapsed = now - entry.response_time  # negative where the clock was set back
-        age = int(entry.initial_age + elapsed) if elapsed > 0.0 else int(entry.initial_age)
         rendered = entry.rendered
         if rendered is None:
-            rendered = entry.rendered = Rendered(entry, age, hit_status(self.name, entry.ttl(now)))
-        elif rendered.age != age:
-            rendered.renew(entry, age, hit_status(self.name, entry.ttl(now)))
+            rendered = entry.rendered = Rendered(entry, now, hit_status(self.name, entry.ttl(now)))
+        elif not rendered.since <= now < rendered.until:
+            rendered.renew(entry, now, hit_status(self.name, entry.ttl(now)))
         if special:
             answer_conditionally(exchange, entry, rendered.head, now)
             return
@@ -134,7 +132,7 @@ class Caching:
         exchange.verdict = "stale"
         entry, now = stale.entry, exchange.reactor.wall
         entry.store.visited = True
-        rendered = Rendered(entry, entry.age(now), stale_status(self.name, entry.ttl(now), stale.why))
+        rendered = Rendered(entry, now, stale_status(self.name, entry.ttl(now), stale.why))
         answer_conditionally(exchange, entry, rendered.head, now)
 
     # To the handler.

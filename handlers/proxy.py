@@ -114,7 +114,7 @@ class Forwarding:
         if cut is None or fields.index.get(b"connection", b"keep-alive") != b"keep-alive":
             parts.append(self._sent_on(fields.lines, fields))
         else:
-            block, cookie, referer = cut
+            block, cookie, referer, _ = cut
             kept = self._blocks.get(block)
             if kept is None:
                 kept = self._remember(block, fields)

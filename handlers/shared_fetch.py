@@ -255,7 +255,7 @@ class SharedFetch:
         status = forward_status(
             self.caching.name, self.verdict.fwd, fwd_status, collapsed=collapsed, ttl=entry.ttl(now), detail=detail
         )
-        return Rendered(entry, entry.age(now), status).head
+        return Rendered(entry, now, status).head
 
     def _answer_stored(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)

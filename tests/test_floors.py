@@ -39,6 +39,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     1: (
         "reactor/loop.py",
+        "reactor/polling.py",
         "reactor/stream.py",
         "reactor/listener.py",
         "reactor/connector.py",

@@ -13,6 +13,7 @@ from reactor.client import Pool
 from reactor.exchange import Handler
 from reactor.listener import Listener
 from reactor.roles.access import Access
+from reactor.roles.limits import limit_flags, limits_of
 from reactor.roles.process import Group, Process
 from reactor.roles.values import address
 from reactor.server import Server
@@ -26,6 +27,7 @@ def listen_flags(to: Any, default: str) -> None:
         "--access-log", metavar="PATH|-|off", help="`-` is standard output (the default when that is a terminal, else off)"
     )
     to.add_argument("--log-format", choices=("combined", "json"), default="combined", help="of the access log (combined)")
+    limit_flags(to)
 
 
 class Listening:
@@ -39,6 +41,7 @@ class Listening:
         self.addresses: list[tuple[str, int]] = flags.listen or [default]
         self.log_path = log_path(flags, process.flags)
         self.log_format = flags.log_format
+        self.limits = limits_of(flags)
         self.sink: Sink | None = None
         self.pool: Pool | None = None
         self.store: MemoryStore | None = None
@@ -56,7 +59,7 @@ class Listening:
         if self.log_path is not None:
             self.sink = Sink(self.log_path, reactor)
             handler = access_log = AccessLog(handler, self.sink, self.log_format)
-        self.server = Server(reactor, handler, access_log=access_log, door=self.access.door)
+        self.server = Server(reactor, handler, self.limits, access_log, door=self.access.door)
         for host, port in self.addresses:
             self.listeners.append(Listener(reactor, host, port, self.server.accept))
         for listener in self.listeners:

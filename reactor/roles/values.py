@@ -29,9 +29,16 @@ def seconds(text: str) -> float:
     return float(text)
 
 
+def duration(text: str) -> float:
+    """Seconds above zero."""
+    if not (value := seconds(text)):
+        raise argparse.ArgumentTypeError("0 seconds leave no time for anything")
+    return value
+
+
 def count(text: str) -> int:
-    if re.fullmatch(r"[1-9][0-9]{0,8}", text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    if re.fullmatch(r"[0-9]{1,9}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return int(text)
 
 
@@ -66,6 +73,26 @@ def field(text: str) -> tuple[str, str | None]:
     if not colon or re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name) is None or re.search(r"[\r\n\0]", value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a field of the form NAME: VALUE")
     return name, value.strip(" \t") or None
+
+
+def file_name(text: str) -> str:
+    if not text or "/" in text or "\0" in text or text in (".", ".."):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file")
+    return text
+
+
+def max_age(text: str) -> tuple[str, int]:
+    """`GLOB=SECONDS`, or seconds alone, which stand behind an empty glob."""
+    glob, equals, digits = text.rpartition("=")
+    if re.fullmatch(r"[0-9]{1,9}", digits) is None or bool(glob) != bool(equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form SECONDS or GLOB=SECONDS")
+    return glob, int(digits)
+
+
+def origin(text: str) -> str:
+    if text != "*" and re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an origin such as https://example.com, nor *")
+    return text
 
 
 def cache_rule(text: str) -> OperatorRule:
