@@ -114,8 +114,8 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_starts(
     assert out == "" and err.startswith(f"reactor: {said}") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("flags", ["--rules rules", "--users users", "--users users --rules denials", "--allow client=10.0.0.0/8"])
-def test_with_rules_or_users_a_proxy_may_be_seen_by_others(folder: Path, capsys: pytest.CaptureFixture[str], flags: str) -> None:
+@pytest.mark.parametrize("flags", ["--rules rules", "--users users", "--users users --rules denials", "--allow all"])
+def test_with_rules_or_users_a_proxy_may_be_seen_by_others(folder: Path, flags: str) -> None:
     (folder / "denials").write_text("deny port=25\n")
     assert main(["--check", "--role", "proxy", "--listen", "0.0.0.0:0", *flags.split()]) == 0
 
@@ -191,6 +191,27 @@ def test_without_a_file_to_read_sighup_ends_the_process_as_ever(start: Start) ->
     running = start("--allow", "all")
     running.signal(signal.SIGHUP)
     assert running.end()[0] == -signal.SIGHUP
+
+
+# A proxy as a whole.
+
+
+def test_a_browser_gets_its_script_without_a_password_and_nothing_else(folder: Path) -> None:
+    running = Running(folder, "--role", "proxy", *PORT_0, "--users", "users", "--rules", "rules")
+    try:
+        address = f"127.0.0.1:{running.ports['proxy']}".encode()
+        for target, status, holds in (
+            (b"/proxy.pac", b"200", b'var proxy = "PROXY %b";' % address),
+            (b"http://a.example/", b"407", b"\r\nProxy-Authenticate: Basic realm="),
+            (b"a.example:443", b"407", b"\r\nProxy-Authenticate: Basic realm="),
+        ):
+            with running.connect("proxy") as sock:
+                method = b"CONNECT" if target.endswith(b"443") else b"GET"
+                sock.sendall(b"%b %b HTTP/1.0\r\nHost: %b\r\n\r\n" % (method, target, address))
+                answer = sock.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 %b " % status) and holds in answer
+    finally:
+        running.kill()
 
 
 # Limits.

@@ -344,7 +344,8 @@ def test_an_expression_that_takes_too_long_is_interrupted_and_denies(
     assert answered(control, "/short").status == 204
     assert not passes(f"allow path={expression}", path)
     said = [record.message for record in caplog.records]
-    assert len(said) == 2 and said[0].startswith(f"the access rule deny path={expression} takes longer than 0.02 s"), "once a rule"
+    assert len(said) == 2, "once a rule"
+    assert said[0].startswith(f"the access rule deny path={expression} takes longer than 0.02 s")
 
 
 def test_a_path_too_long_for_an_expression_is_denied(alarms: None) -> None:

@@ -68,6 +68,14 @@ def test_the_address_is_that_of_the_host_field(host: str, address: str) -> None:
     assert variable(ask(f"GET /proxy.pac\nHost: {host}").content, "proxy") == f'"PROXY {address}"'
 
 
+def test_a_listener_that_speaks_tls_is_named_as_one() -> None:
+    request, _ = parse("GET /proxy.pac\nHost: proxy.example")
+    exchange = Answer(Clock(), request, b"")
+    exchange.scheme = b"https"
+    Pac(Behind(), None).handle(exchange)
+    assert variable(exchange.content, "proxy") == '"HTTPS proxy.example:443"'
+
+
 @pytest.mark.parametrize("host", ["", "a'b", "a;b", "a%22b", "-a", ".", "a*", "$(a)", "a,b", "a!b:80"])
 def test_a_host_that_could_be_more_than_an_address_is_refused(host: str) -> None:
     assert ask(f"GET /proxy.pac\nHost: {host}").status == 400
