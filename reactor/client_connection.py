@@ -19,9 +19,9 @@ A connection goes back to the pool only where request and response both ended an
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Protocol
 
-from reactor.connector import Attempt
 from reactor.errors import BodyCutShort, ProtocolError, UpstreamError
 from reactor.exchange import PULL, Body, Source
 from reactor.http.fields import Fields
@@ -37,7 +37,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("reactor.client")
 
 _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # methods that mean something by a body
+# Reasons that those who told one from another have to know again.
+NO_ANSWER = "closed the connection without an answer"
+NO_RESPONSE = "sent what is no valid response"
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
+
+
+class Connecting(Protocol):
+    """A connection being made: an Attempt, or what does more than that."""
+
+    def cancel(self) -> None: ...
 
 
 class ResponseBody(Source):
@@ -121,7 +130,7 @@ class ClientConnection:
     """One connection to an origin: a stream, a parser, and at most one call."""
 
     __slots__ = (
-        "pool", "reactor", "origin", "address", "stream", "parser", "state", "call", "deadline",
+        "pool", "reactor", "origin", "address", "stream", "parser", "state", "call", "deadline", "retires",
         "_timer", "_attempt", "_body", "_unsent", "_chunked", "_left", "_holding", "_progress", "_interim", "_mark", "_response",
     )  # fmt: skip
 
@@ -145,9 +154,9 @@ class ClientConnection:
         self._progress = 0
         self._interim = 0
         self._mark = 0  # what the stream had sent before this call
+        self.retires = self.reactor.now + pool.limits.lifetime
         self.stream = Stream(self.reactor, self)
-        host = call.origin.connect_host
-        self._attempt: Attempt | None = pool.connector.connect(host, call.origin.port, self._connected, pool.limits.connect)
+        self._attempt: Connecting | None = pool.connect(call.origin, self._connected)
 
     # Sending.
 
@@ -162,7 +171,11 @@ class ClientConnection:
                 call._fail(result)
             return
         self.address = address
-        self.stream.start(result)  # type: ignore[arg-type]
+        if isinstance(result, socket.socket):
+            self.stream.start(result)
+        else:
+            self.stream = result  # type: ignore[assignment]  # a TlsStream, which has a Stream's contract
+            self.stream.owner = self
         self._timer = self.reactor.call_later(self.pool.limits.idle, self._on_timer)
         if call is None:
             self.close()
@@ -208,6 +221,9 @@ class ClientConnection:
         source, stream = self._unsent, self.stream
         if source is None or self._holding:
             return
+        if self._left and self._left == source.length and (file := source.as_file()) is not None:
+            self._send_file(source, file)
+            return
         while stream.backlog < HIGH_WATER:
             try:
                 data = source.pull(PULL)
@@ -234,6 +250,15 @@ class ClientConnection:
             else:
                 stream.write(data)
         self._watch_progress()
+
+    def _send_file(self, source: Source, file: tuple[int, int, int]) -> None:
+        """The whole body is a range of a file: the kernel sends it. One that is not as long as was said is cut."""
+        if file[2] != self._left:
+            self._request_cut(BodyCutShort("the request's body is not as long as its head said"))
+            return
+        self._unsent = source.on_ready = None
+        self.stream.send_file(*file)
+        self._all_sent()
 
     def _request_cut(self, error: BodyCutShort) -> None:
         """The request's own body broke off: the peer must not take it for whole, and nobody is to blame upstream."""
@@ -278,7 +303,7 @@ class ClientConnection:
         else:
             self._read_head()
             if self.call is not None and self._body is None and self.state == "busy":
-                self._lost("closed the connection without an answer")
+                self._lost(NO_ANSWER)
 
     def resume_writing(self) -> None:
         self._pump()
@@ -313,7 +338,7 @@ class ClientConnection:
             try:
                 event = parser.next_event()
             except ProtocolError as error:
-                self._lost(f"sent what is no valid response: {error.reason}")
+                self._lost(f"{NO_RESPONSE}: {error.reason}")
                 return
             if event is NEED_DATA:
                 return

@@ -72,8 +72,8 @@ class Server:
         self.limits = limits
         self.access_log = access_log
         self.scheme = scheme
-        self.door = door
         self.body_refusal = BodyRefusal(access_log)
+        self.door = door
         self.stopping = False
         self.connections: set[ServerConnection] = set()
         self.accepted = 0  # connections, so far
@@ -84,16 +84,13 @@ class Server:
 
     def accept(self, sock: socket.socket, peer: str) -> ServerConnection | None:
         """Serve a connected, non-blocking socket; None where it is refused, because too many are open."""
-        if len(self.connections) >= self.limits.connections or not self._may_enter(peer):
+        if len(self.connections) >= self.limits.connections or (self.door is not None and not self.door.enter(peer)):
             self._refuse(sock)
             return None
         self.accepted += 1
         connection = ServerConnection(self, sock, peer)
         self.connections.add(connection)
         return connection
-
-    def _may_enter(self, peer: str) -> bool:
-        return self.door is None or self.door.enter(peer)
 
     def _refuse(self, sock: socket.socket) -> None:
         """The newest goes, so that those who are there are served on."""

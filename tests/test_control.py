@@ -99,6 +99,7 @@ def heard(running: Running, text: str) -> str:
         ("--client-rate 0", "--role proxy: argument --client-rate: '0' is not a number above 0"),
         ("--client-rate 1e3", "--role proxy: argument --client-rate: '1e3' is not a number above 0"),
         ("--client-connections +1", "--role proxy: argument --client-connections: '+1' is not a number"),
+        ("--client-connections 0", "--role proxy: argument --client-connections: 0 is not a number from 1 on"),
         ("--listen 0.0.0.0:0 --rules denials", "a forward proxy on 0.0.0.0 would be open to everybody"),
         ("--listen 0.0.0.0:0 --rules empty", "a forward proxy on 0.0.0.0 would be open to everybody"),
     ],

@@ -46,6 +46,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/resolver.py",
         "reactor/helpers.py",
         "reactor/lookup.py",
+        "reactor/tls.py",
     ),
     0: (
         "reactor/errors.py",

@@ -20,6 +20,7 @@ import pytest
 from handlers.access import AccessControl
 from handlers.caching import Caching
 from handlers.client_limits import ClientRate
+from handlers.forwarded import TrustedScheme
 from handlers.pac import Pac
 from handlers.tunnel import Tunnel
 from handlers.users import Users, make_entry
@@ -234,6 +235,15 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role proxy --upstream https://a", "--upstream 'https://a': only http:// is spoken to upstreams"),
         ("--role proxy --upstream http://a:99999", "--upstream 'http://a:99999' is no URL"),
         ("--role proxy --upstream http://a/?x", "--upstream 'http://a/?x': a query has no place here"),
+        ("--role proxy --upstream /a=b", "--upstream 'b' is no URL of the form http://host[:port][/path]"),
+        ("--role proxy --upstream /a=http://a --upstream /a/=http://b", "--upstream: two of them stand at /a"),
+        ("--role proxy --preserve-host", "--preserve-host is for a reverse proxy: it needs an --upstream"),
+        ("--role proxy --trust 10.0.0.0/8", "--trust is for a reverse proxy: it needs an --upstream"),
+        ("--role proxy --upstream http://a --trust 10.0.0.1/8", "--trust '10.0.0.1/8': 10.0.0.1/8 has host bits set"),
+        ("--role proxy --rewrite-links text/html", "--rewrite-links is for a reverse proxy: it needs an --upstream"),
+        ("--role proxy --upstream http://a --rewrite-links html", "--rewrite-links 'html': 'html' is no media type"),
+        ("--role proxy --connect-ports 0", "--connect-ports '0': '0' is no port"),
+        ("--role proxy --upstream http://a --connect-ports 443", "--connect-ports is for a forward proxy"),
         ("--role proxy --cache-size much", "--role proxy: argument --cache-size: 'much' is not a size"),
         ("--role proxy --cache-size -1", "--role proxy: argument --cache-size: "),
         ("--role proxy --cache-rule ttl=x", "--role proxy: argument --cache-rule: "),
@@ -244,9 +254,9 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role proxy --listen 127.0.0.1:0 --listen 192.0.2.1:0", "a forward proxy on 192.0.2.1 would be open"),
         ("--role proxy --listen 0.0.0.0:0 --deny port=25", "a forward proxy on 0.0.0.0 would be open to everybody"),
         ("--role client", "--role client: the following arguments are required: URL"),
-        ("--role client -H nonsense http://a", "--role client: argument -H: 'nonsense' is not a field of the form NAME"),
-        ("--role client -X A(B http://a", "--role client: argument -X: 'A(B' is not a method"),
-        ("--role client -x https://a http://a", "--role client: argument -x: 'https://a' is not a proxy's URL"),
+        ("--role client -H nonsense http://a", "--role client: argument -H/--header: 'nonsense' is not a field of the form NAME"),
+        ("--role client -X A(B http://a", "--role client: argument -X/--request: 'A(B' is not a method"),
+        ("--role client -x https://a http://a", "--role client: argument -x/--proxy: 'https://a' is not a proxy's URL"),
         ("--role client -d @nowhere http://a", "-d @nowhere: No such file or directory"),
     ],
 )
@@ -321,7 +331,7 @@ def test_the_defaults(read: Read) -> None:
     assert server.sites == [Site((), {b"/": "."})]
     assert (server.limits, proxy.limits) == (ServerLimits(), ServerLimits())
     assert (server.cors, server.flags.cache_size) == (None, 0)
-    assert (proxy.cache_size, proxy.upstream, proxy.access.rules) == (256 << 20, None, [])
+    assert (proxy.cache_size, proxy.upstreams, proxy.access.rules) == (256 << 20, [], [])
     assert process.grace == 10
     assert [group.log_path for group in process.groups] == [None] * 3, "standard output is no terminal here"
 
@@ -385,6 +395,7 @@ def test_sizes(read: Read, text: str, size: int) -> None:
         ("", [Pac, Tunnel, Caching]),
         ("--cache-size 0", [Pac, Tunnel]),
         ("--upstream http://127.0.0.1:1/prefix/", [Caching]),
+        ("--upstream http://127.0.0.1:1 --trust ::1 --deny host=a", [AccessControl, TrustedScheme, Caching]),
         ("--allow client=127.0.0.1 --deny all", [Pac, AccessControl, Tunnel, Caching]),
         ("--listen 0.0.0.0:0 --allow client=10.0.0.0/8", [Pac, AccessControl, Tunnel, Caching]),
         ("--listen 0.0.0.0:0 --users users --client-rate 5", [ClientRate, Pac, Users, Tunnel, Caching]),
@@ -395,7 +406,7 @@ def test_sizes(read: Read, text: str, size: int) -> None:
 def test_a_proxy_is_its_handlers_around_each_other(read: Read, argv: str, handlers: list[type]) -> None:
     handler = read("--role proxy " + argv).groups[0].make_handler()
     found = []
-    while isinstance(handler, (ClientRate, Pac, Users, AccessControl, Tunnel, Caching)):
+    while isinstance(handler, (ClientRate, Pac, Users, AccessControl, TrustedScheme, Tunnel, Caching)):
         found.append(type(handler))
         handler = handler.handler if hasattr(handler, "handler") else handler._handler
     assert found == handlers
@@ -429,8 +440,8 @@ def test_help_tells_every_flag_by_role_with_examples(capsys: pytest.CaptureFixtu
     for section, flags in {
         "the process": "--help --version --check --grace --verbose",
         "server": "--listen --root --api --access-log --log-format",
-        "proxy": "--listen --upstream --cache-size --cache-rule --allow --deny --access-log",
-        "client": "URL -X -H -d -o -i -I -v -x -L --fail",
+        "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-rule --allow --deny --access-log",
+        "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail",
         "own": "--listen --allow --deny --access-log",
     }.items():
         for flag in flags.split():

@@ -21,6 +21,7 @@ SPILL = 32 * 1024  # bytes: a longer body lies in a file in memory, so that send
 ENTRY_OVERHEAD = 2048  # bytes charged for the objects of one entry
 LINE_OVERHEAD = 160  # bytes charged for those of each field line
 HEAD_COPIES = 3  # a head is kept as lines, as values to look up, and written out
+AHEAD = 128 * 1024  # bytes of an announced length that room is made for before they have come
 LARGEST_SHARE = 4  # one object may take a quarter of the limit; a larger one is not stored
 VARIANTS = 32  # stored under one primary key; the oldest goes
 JOIN = 4 * 1024  # bytes: a piece is joined to the one before it up to here, so that many small ones do not cost much more
@@ -233,12 +234,14 @@ class MemoryStore:
         self._descriptors = _file_budget()
 
     def begin(self, key: bytes, entry: Entry, length: int | None) -> Writer | None:
-        """A writer for an entry's body of `length` bytes (None where unknown); None where it cannot be stored."""
-        room = length or 0
-        amount = _head_size(key, entry) + room
-        if room > self.largest or not self.charge(amount):
+        """A writer for an entry's body of `length` bytes (None where unknown); None where it cannot be stored.
+
+        A length is only announced: room for most of it is made as it comes.
+        """
+        head, room = _head_size(key, entry), min(length or 0, AHEAD)
+        if max(head, length or 0) > self.largest or not self.charge(head + room):
             return None
-        return Writer(self, key, entry, Content(self, amount, room))
+        return Writer(self, key, entry, Content(self, head + room, room))
 
     def put(self, key: bytes, entry: Entry, content: Content) -> None:
         """Make an entry findable; takes over its writer's hold on the content."""

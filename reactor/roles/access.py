@@ -15,7 +15,7 @@ from handlers.users import Entry, PasswordChecker, Users, parse_users_file
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
 from reactor.roles.process import Process
-from reactor.roles.values import count, rate
+from reactor.roles.values import count_from_1, rate
 
 log = logging.getLogger("reactor.run")
 
@@ -50,7 +50,7 @@ def access_flags(to: Any) -> None:
     add("--deny", action=RuleAction, dest="rules", metavar="RULE", help="the same, refused with 403")
     add("--rules", action=RuleAction, dest="rules", metavar="FILE", help="rules, one a line, `allow …` or `deny …`; SIGHUP reads it again")
     add("--users", metavar="FILE", help="names and passwords, without one of which nobody passes; scripts/user-entry makes them")
-    add("--client-connections", type=count, metavar="N", help="of one client (address, IPv6 /64) at a time; then 503")
+    add("--client-connections", type=count_from_1, metavar="N", help="of one client (address, IPv6 /64) at a time; then 503")
     add("--client-rate", type=rate, metavar="N", help="requests a second of one client, and twice that at once; 429 beyond")
 
 

@@ -65,9 +65,9 @@ class ServerGroup(Listening):
         if self.flags.cache_size:
             self.store = MemoryStore(self.flags.cache_size)
             handler = Caching(self.process.reactor, handler, self.store, self.policy)
-        # A browser asks for permission without the user's name (Fetch standard, CORS-preflight fetch).
-        handler = self.access.around(handler)
-        return AllowOrigins(handler, self.cors) if self.cors is not None else handler
+        if self.cors is not None:
+            handler = AllowOrigins(handler, self.cors)
+        return self.access.around(handler)
 
     def _mounts(self, site: Site) -> list[Mount]:
         flags = self.flags

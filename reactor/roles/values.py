@@ -10,7 +10,7 @@ import sys
 from typing import Any, NoReturn
 
 from cache.policy import OperatorRule
-from handlers.proxy import Upstream
+from handlers.upstreams import Upstream
 from reactor.errors import ConfigError
 
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
@@ -40,6 +40,12 @@ def count(text: str) -> int:
     if re.fullmatch(r"[0-9]{1,9}", text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return int(text)
+
+
+def count_from_1(text: str) -> int:
+    if not (value := count(text)):
+        raise argparse.ArgumentTypeError("0 is not a number from 1 on")
+    return value
 
 
 def rate(text: str) -> float:
