@@ -48,6 +48,13 @@ class ExchangeLog(Protocol):
     def record(self, exchange: Exchange) -> None: ...
 
 
+class Door(Protocol):
+    """Says who may come in; `leave` is called once for each connection that did, when it is gone."""
+
+    def enter(self, peer: str) -> bool: ...
+    def leave(self, peer: str) -> None: ...
+
+
 class Server:
     """What the connections of one listener share: the handler, the limits, and the set of them."""
 
@@ -58,6 +65,7 @@ class Server:
         limits: ServerLimits = ServerLimits(),
         access_log: ExchangeLog | None = None,
         scheme: bytes = b"http",
+        door: Door | None = None,
     ) -> None:
         self.reactor = reactor
         self.handler = handler
@@ -65,17 +73,18 @@ class Server:
         self.access_log = access_log
         self.scheme = scheme
         self.body_refusal = BodyRefusal(access_log)
+        self.door = door
         self.stopping = False
         self.connections: set[ServerConnection] = set()
         self.accepted = 0  # connections, so far
-        self.refused = 0  # connections, so far: more than `limits.connections` at a time
+        self.refused = 0  # connections, so far: more than `limits.connections` at a time, or than the door lets in
         self._refusals: set[Refusal] = set()
         self._past_requests = 0  # on connections that are gone
         self._on_empty: Callable[[], object] | None = None
 
     def accept(self, sock: socket.socket, peer: str) -> ServerConnection | None:
         """Serve a connected, non-blocking socket; None where it is refused, because too many are open."""
-        if len(self.connections) >= self.limits.connections:
+        if len(self.connections) >= self.limits.connections or (self.door is not None and not self.door.enter(peer)):
             self._refuse(sock)
             return None
         self.accepted += 1
@@ -125,6 +134,8 @@ class Server:
             connection.abort("shut down")
 
     def _forget(self, connection: ServerConnection) -> None:
+        if self.door is not None and connection in self.connections:
+            self.door.leave(connection.peer)
         self.connections.discard(connection)
         self._past_requests += self._requests_on(connection)
         if self.stopping and not self.connections and self._on_empty is not None:

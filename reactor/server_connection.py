@@ -47,37 +47,36 @@ BODY_TOO_LARGE = ("the request's body is larger than this server takes", 413)
 class ServerExchange(Exchange):
     """An exchange whose answer goes out on a ServerConnection."""
 
-    __slots__ = ("connection", "end_at")
+    __slots__ = ("end_at",)
 
-    end_at: float
-
-    def __init__(self, connection: ServerConnection, request: Request | None, body: Body) -> None:
-        super().__init__(connection.reactor, request, body, connection.peer, connection.server.scheme)
-        self.connection: ServerConnection | None = connection
-        # `end_at`, set with the answer: what the stream has sent once its last byte is in the kernel.
+    connection: ServerConnection
+    end_at: float  # set with the answer: what the stream has sent once its last byte is in the kernel
 
     def _respond(self, head: Head, body: Body) -> None:
+        connection, wire = self.connection, head.wire
+        if (
+            wire is not None and type(body) is bytes and head.status == 200 and connection._plain
+            and connection.exchange is self and not connection.server.stopping and len(body) <= JOIN_BODY
+        ):  # fmt: skip
+            self.bytes_out = len(body)
+            connection.stream.write(wire + body)
+            connection._response_done()
+            return
         try:
-            self.connection._send_response(self, head, body)  # type: ignore[union-attr]
+            connection._send_response(self, head, body)
         except Exception:  # a head that cannot be written: nobody else knows of the body
             if isinstance(body, Source):
                 body.close()
             raise
 
     def _inform(self, head: Head) -> None:
-        self.connection._send_interim(self, head)  # type: ignore[union-attr]
+        self.connection._send_interim(self, head)
 
     def _upgrade(self, head: Head) -> tuple[Stream, bytes]:
-        return self.connection._hand_over(self, head)  # type: ignore[union-attr]
+        return self.connection._hand_over(self, head)
 
     def _abort(self, reason: str) -> None:
-        self.connection.abort(reason)  # type: ignore[union-attr]
-
-    def finish(self, failure: str | None = None) -> None:
-        super().finish(failure)
-        connection, self.connection = self.connection, None
-        if connection is not None and connection.state == "upgraded":
-            connection._upgrade_over()
+        self.connection.abort(reason)
 
 
 class RequestBody(Source):
@@ -164,7 +163,7 @@ class ServerConnection:
     __slots__ = (
         "server", "reactor", "stream", "parser", "peer", "state", "deadline", "exchange",
         "_timer", "_body", "_may_continue", "_source", "_chunked", "_left", "_keep_alive", "_unsent", "_advancing",
-        "_corked", "_progress", "_judge_at", "_draining", "_file_at", "requests_left",
+        "_corked", "_progress", "_judge_at", "_draining", "_file_at", "_plain", "requests_left",
     )  # fmt: skip
 
     def __init__(self, server: Server, sock: socket.socket, peer: str) -> None:
@@ -180,6 +179,7 @@ class ServerConnection:
         self._chunked = False
         self._left: int | None = None  # bytes of the response still to come, where its length is known
         self._keep_alive = True
+        self._plain = False  # the request is a GET without content on a kept HTTP/1.1 connection: nothing special about framing
         self._unsent: list[ServerExchange] | None = None  # answered, but not all of it is in the kernel yet
         self._advancing = False
         self._corked = False
@@ -256,8 +256,22 @@ class ServerConnection:
         if self._advancing:
             return
         self._advancing = True
+        parser, stream = self.parser, self.stream
         while self.exchange is None and (self.state == "idle" or self.state == "head" or self._drain()):
-            if not self._take_request():
+            if stream.backlog >= HIGH_WATER or stream.state != "open":
+                self._hold_back()
+                break
+            try:
+                request = parser.next_event()
+            except ProtocolError as error:
+                self._refuse(error)
+                break
+            if request is NEED_DATA:
+                self._await_request()
+                break
+            self._begin(request)  # type: ignore[arg-type]
+            if self.state == "idle" and not parser._data:
+                self._await_request()
                 break
         self._advancing = False
         if self._corked:
@@ -272,47 +286,33 @@ class ServerConnection:
         if self.exchange is not None and self.stream.at_eof and self.state == "handling":
             self._deadline_at_most(self.server.limits.half_closed)
 
-    def _take_request(self) -> bool:
-        """Begin the next request that is there; False where none is, or none may be begun."""
-        parser, stream = self.parser, self.stream
-        if stream.backlog >= HIGH_WATER or stream.state != "open":
-            # A client that does not read its answers gets no more of them, and says no more: resume_writing goes on.
-            if parser.buffered > self.server.limits.read_ahead:
-                stream.pause_reading()
-            self._watch_progress()
-            return False
-        try:
-            event = parser.next_event()
-        except ProtocolError as error:
-            self._refuse(error)
-            return False
-        if event is not NEED_DATA:
-            assert type(event) is Request
-            self._begin(event)
-            if parser.buffered or self.exchange is not None or self.state == "draining":
-                return True
-        self._await_request()
-        return False
+    def _hold_back(self) -> None:
+        """A client that does not read its answers gets no more of them, and says no more: resume_writing goes on."""
+        if self.parser.buffered > self.server.limits.read_ahead:
+            self.stream.pause_reading()
+        self._watch_progress()
 
     def _begin(self, request: Request) -> None:
-        parser = self.parser
-        handler = self.server.handler
-        body: Body = b""
+        parser, server = self.parser, self.server
+        handler = server.handler
+        self.requests_left -= 1
+        self._keep_alive = keep_alive = request.keep_alive and self.requests_left != 0
         if request.length == 0:
-            parser.next_event()  # EndOfMessage
+            parser.skip_end()
+            body: Body = b""
+            self._plain = keep_alive and request.version == 11 and request.method == b"GET"
         else:
             body = self._begin_body(request)
-            if request.length > self.server.limits.max_body:
-                handler = self.server.body_refusal
-        self.exchange = exchange = ServerExchange(self, request, body)
-        if type(body) is bytes:
+            self._plain = False
+            if request.length > server.limits.max_body:
+                handler = server.body_refusal
+        self.exchange = exchange = ServerExchange(self.reactor, request, body, self.peer, server.scheme, self)
+        if body and type(body) is bytes:
             exchange.bytes_in = len(body)
-        if parser.buffered and not self._corked:
+        if parser._data and not self._corked:
             self._corked = True
             self.stream.cork()
         self.state = "handling"
-        self.requests_left -= 1
-        self._keep_alive = request.keep_alive and self.requests_left != 0
         try:
             handler.handle(exchange)
         except Exception as error:  # whatever a handler raises costs its own exchange alone
@@ -332,13 +332,12 @@ class ServerConnection:
 
     def _await_request(self) -> None:
         """No whole head is there. Wait for more, or close where none can come."""
-        stream, state = self.stream, self.state
+        stream, state, limits = self.stream, self.state, self.server.limits
         if state != "idle" and state != "head":
             return
         if not stream.reading:
             stream.resume_reading()
-        limits = self.server.limits
-        if self.parser.buffered:
+        if self.parser._data:
             if stream.at_eof:
                 self._close()
             elif state == "idle":
@@ -356,7 +355,7 @@ class ServerConnection:
     def _refuse(self, error: ProtocolError) -> None:
         """Answer what is no request, and close: where one message ends and the next begins is in doubt."""
         self._keep_alive = False
-        exchange = self.exchange = ServerExchange(self, None, b"")
+        exchange = self.exchange = ServerExchange(self.reactor, None, b"", self.peer, self.server.scheme, self)
         if self.server.access_log is not None:
             exchange.on_end(self.server.access_log.record)
         exchange.respond(*error_page(error.status, error.reason))
@@ -653,13 +652,15 @@ class ServerConnection:
         lines.append(b"\r\n")
         self.stream.write(b"".join(lines))
         self.state = "upgraded"
+        exchange.on_end(self._upgrade_over)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.stream.resume_reading()
         return self.stream, self.parser.detach()
 
-    def _upgrade_over(self) -> None:
+    def _upgrade_over(self, exchange: Exchange) -> None:
+        exchange.connection = None
         self.state = "closed"
         self.exchange = None
         self._end_unsent("the client's connection was lost")

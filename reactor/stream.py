@@ -285,7 +285,7 @@ class Stream:
             self._update_mask()
 
     def ready(self, mask: int) -> None:
-        if mask & WRITE and self._queue is not None:
+        if mask != READ and self._queue is not None and mask & WRITE:
             self._push()
             self._tell_progress()
         if mask & READ and self._mask & READ:

@@ -19,7 +19,11 @@ import pytest
 
 from handlers.access import AccessControl
 from handlers.caching import Caching
+from handlers.client_limits import ClientRate
+from handlers.forwarded import TrustedScheme
+from handlers.pac import Pac
 from handlers.tunnel import Tunnel
+from handlers.users import Users, make_entry
 from reactor import __version__
 from reactor.errors import ConfigError
 from reactor.roles.client import ClientGroup
@@ -119,6 +123,8 @@ def make_folder(path: Path) -> Path:
     (path / "site" / "hello.txt").write_text("hello\n")
     (path / "site" / "sub" / "index.html").write_text("<p>sub</p>\n")
     (path / "users_own.py").write_text(MODULE)
+    (path / "rules").write_text("# who may pass\nallow host=127.0.0.1\n")
+    (path / "users").write_text(make_entry("alice", "secret", log2_n=4) + "\n")
     os.utime(path / "site" / "hello.txt", (1e9, 1e9))  # old enough to be fresh for long (RFC 9111 section 4.2.2)
     return path
 
@@ -229,6 +235,15 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role proxy --upstream https://a", "--upstream 'https://a': only http:// is spoken to upstreams"),
         ("--role proxy --upstream http://a:99999", "--upstream 'http://a:99999' is no URL"),
         ("--role proxy --upstream http://a/?x", "--upstream 'http://a/?x': a query has no place here"),
+        ("--role proxy --upstream /a=b", "--upstream 'b' is no URL of the form http://host[:port][/path]"),
+        ("--role proxy --upstream /a=http://a --upstream /a/=http://b", "--upstream: two of them stand at /a"),
+        ("--role proxy --preserve-host", "--preserve-host is for a reverse proxy: it needs an --upstream"),
+        ("--role proxy --trust 10.0.0.0/8", "--trust is for a reverse proxy: it needs an --upstream"),
+        ("--role proxy --upstream http://a --trust 10.0.0.1/8", "--trust '10.0.0.1/8': 10.0.0.1/8 has host bits set"),
+        ("--role proxy --rewrite-links text/html", "--rewrite-links is for a reverse proxy: it needs an --upstream"),
+        ("--role proxy --upstream http://a --rewrite-links html", "--rewrite-links 'html': 'html' is no media type"),
+        ("--role proxy --connect-ports 0", "--connect-ports '0': '0' is no port"),
+        ("--role proxy --upstream http://a --connect-ports 443", "--connect-ports is for a forward proxy"),
         ("--role proxy --cache-size much", "--role proxy: argument --cache-size: 'much' is not a size"),
         ("--role proxy --cache-size -1", "--role proxy: argument --cache-size: "),
         ("--role proxy --cache-rule ttl=x", "--role proxy: argument --cache-rule: "),
@@ -316,7 +331,7 @@ def test_the_defaults(read: Read) -> None:
     assert server.sites == [Site((), {b"/": "."})]
     assert (server.limits, proxy.limits) == (ServerLimits(), ServerLimits())
     assert (server.cors, server.flags.cache_size) == (None, 0)
-    assert (proxy.cache_size, proxy.upstream, proxy.rules) == (256 << 20, None, [])
+    assert (proxy.cache_size, proxy.upstreams, proxy.access.rules) == (256 << 20, [], [])
     assert process.grace == 10
     assert [group.log_path for group in process.groups] == [None] * 3, "standard output is no terminal here"
 
@@ -377,26 +392,29 @@ def test_sizes(read: Read, text: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("argv", "handlers"),
     [
-        ("", [Tunnel, Caching]),
-        ("--cache-size 0", [Tunnel]),
+        ("", [Pac, Tunnel, Caching]),
+        ("--cache-size 0", [Pac, Tunnel]),
         ("--upstream http://127.0.0.1:1/prefix/", [Caching]),
-        ("--allow client=127.0.0.1 --deny all", [AccessControl, Tunnel, Caching]),
-        ("--listen 0.0.0.0:0 --allow client=10.0.0.0/8", [AccessControl, Tunnel, Caching]),
+        ("--upstream http://127.0.0.1:1 --trust ::1 --deny host=a", [AccessControl, TrustedScheme, Caching]),
+        ("--allow client=127.0.0.1 --deny all", [Pac, AccessControl, Tunnel, Caching]),
+        ("--listen 0.0.0.0:0 --allow client=10.0.0.0/8", [Pac, AccessControl, Tunnel, Caching]),
+        ("--listen 0.0.0.0:0 --users users --client-rate 5", [ClientRate, Pac, Users, Tunnel, Caching]),
+        ("--rules rules --users users --upstream http://127.0.0.1:1", [Users, AccessControl, Caching]),
         ("--listen 0.0.0.0:0 --upstream http://127.0.0.1:1", [Caching]),
     ],
 )
 def test_a_proxy_is_its_handlers_around_each_other(read: Read, argv: str, handlers: list[type]) -> None:
     handler = read("--role proxy " + argv).groups[0].make_handler()
     found = []
-    while isinstance(handler, (AccessControl, Tunnel, Caching)):
+    while isinstance(handler, (ClientRate, Pac, Users, AccessControl, TrustedScheme, Tunnel, Caching)):
         found.append(type(handler))
-        handler = handler._handler if isinstance(handler, AccessControl) else handler.handler
+        handler = handler.handler if hasattr(handler, "handler") else handler._handler
     assert found == handlers
 
 
 def test_rules_keep_their_order(read: Read) -> None:
     (group,) = read("--role proxy --deny host=a,b --allow all --deny method=GET").groups
-    assert [str(rule) for rule in group.rules] == ["deny host=a,b", "allow all", "deny method=GET"]
+    assert [str(rule) for rule in group.access.rules] == ["deny host=a,b", "allow all", "deny method=GET"]
 
 
 @pytest.mark.parametrize("name", ["Hello", "make", "ready", "Nested.Handler"])
@@ -422,7 +440,7 @@ def test_help_tells_every_flag_by_role_with_examples(capsys: pytest.CaptureFixtu
     for section, flags in {
         "the process": "--help --version --check --grace --verbose",
         "server": "--listen --root --api --access-log --log-format",
-        "proxy": "--listen --upstream --cache-size --cache-rule --allow --deny --access-log",
+        "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-rule --allow --deny --access-log",
         "client": "URL -X -H -d -o -i -I -v -x -L --fail",
         "own": "--listen --allow --deny --access-log",
     }.items():

@@ -47,6 +47,7 @@ class Process:
         self.groups: list[Group] = []
         self.exit_code = 0
         self._stopping = False
+        self.at_hangup: list[Callable[[], object]] = []  # what SIGHUP calls; without any, it ends the process as ever
 
     def run(self) -> int:
         """Start every group and turn until all are done; the exit status. Raises ConfigError."""
@@ -55,6 +56,8 @@ class Process:
             # Before anybody is told that a listener is ready: who waits for that may send a signal at once.
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.reactor.on_signal(number, self._signalled)
+            if self.at_hangup:
+                self.reactor.on_signal(signal.SIGHUP, self._hung_up)
             for group in list(self.groups):
                 group.start()
             # What start-up made stays for good: the collector need not look at it again.
@@ -82,6 +85,10 @@ class Process:
             self.groups.remove(group)
         if not self.groups:
             self.reactor.stop()
+
+    def _hung_up(self) -> None:
+        for callback in self.at_hangup:
+            self.reactor.call_soon(callback)
 
     def _signalled(self) -> None:
         if self._stopping:

@@ -14,6 +14,7 @@ from handlers.router import Misdirected, Mount, Router
 from handlers.static import INDEX, Static
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
+from reactor.roles.access import Access, access_flags
 from reactor.roles.listening import Listening, listen_flags
 from reactor.roles.process import Process
 from reactor.roles.sites import Site, SiteAction, checked
@@ -22,6 +23,7 @@ from reactor.roles.values import cache_rule, file_name, load, max_age, origin, s
 
 def add_flags(to: Any) -> None:
     listen_flags(to, "127.0.0.1:8000")
+    access_flags(to)
     add = to.add_argument
     add("--root", action=SiteAction, dest="sites", metavar="[/PATH=]DIR", help="what is served, at a path of its own or at / (.)")
     add("--host", action=SiteAction, dest="sites", metavar="NAME[,NAME]",
@@ -47,6 +49,7 @@ class ServerGroup(Listening):
         super().__init__(process, name, flags, ("127.0.0.1", 8000))
         self.sites = checked(flags.sites)
         self.flags = flags
+        self.access = Access(process, flags)
         self.apis = [load(text, "--api", Api) for text in flags.api]
         self.cors = Cors(flags.cors) if flags.cors else None
         self.policy = Policy(rules=tuple(flags.cache_rule))
@@ -62,7 +65,9 @@ class ServerGroup(Listening):
         if self.flags.cache_size:
             self.store = MemoryStore(self.flags.cache_size)
             handler = Caching(self.process.reactor, handler, self.store, self.policy)
-        return AllowOrigins(handler, self.cors) if self.cors is not None else handler
+        if self.cors is not None:
+            handler = AllowOrigins(handler, self.cors)
+        return self.access.around(handler)
 
     def _mounts(self, site: Site) -> list[Mount]:
         flags = self.flags
