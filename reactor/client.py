@@ -72,6 +72,12 @@ class Call:
         """`ip:port` once it is connected, the origin before."""
         return self._address or str(self.origin)
 
+    @property
+    def sent(self) -> int:
+        """Bytes of the request, its head included, that the kernel has taken."""
+        connection = self.connection
+        return connection.stream.sent - connection._mark if connection is not None else 0
+
     def abort(self) -> None:
         """Nobody waits for this call any more; its owner hears nothing further."""
         self.owner = None
@@ -194,3 +200,10 @@ class Pool:
         kept = [connection for idle in self._idle.values() for connection in idle]
         for connection in kept:
             connection.close()
+
+    def abort(self) -> None:
+        """Reset every connection, those that are still being closed too; calls on them hear nothing further."""
+        self.closed = True
+        for connection in list(self._all):
+            connection.abort()
+            connection.stream.abort()

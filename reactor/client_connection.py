@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("reactor.client")
 
 _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # methods that mean something by a body
+# Reasons that those who told one from another have to know again.
+NO_ANSWER = "closed the connection without an answer"
+NO_RESPONSE = "sent what is no valid response"
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
 
 
@@ -218,6 +221,9 @@ class ClientConnection:
         source, stream = self._unsent, self.stream
         if source is None or self._holding:
             return
+        if self._left and self._left == source.length and (file := source.as_file()) is not None:
+            self._send_file(source, file)
+            return
         while stream.backlog < HIGH_WATER:
             try:
                 data = source.pull(PULL)
@@ -244,6 +250,15 @@ class ClientConnection:
             else:
                 stream.write(data)
         self._watch_progress()
+
+    def _send_file(self, source: Source, file: tuple[int, int, int]) -> None:
+        """The whole body is a range of a file: the kernel sends it. One that is not as long as was said is cut."""
+        if file[2] != self._left:
+            self._request_cut(BodyCutShort("the request's body is not as long as its head said"))
+            return
+        self._unsent = source.on_ready = None
+        self.stream.send_file(*file)
+        self._all_sent()
 
     def _request_cut(self, error: BodyCutShort) -> None:
         """The request's own body broke off: the peer must not take it for whole, and nobody is to blame upstream."""
@@ -288,7 +303,7 @@ class ClientConnection:
         else:
             self._read_head()
             if self.call is not None and self._body is None and self.state == "busy":
-                self._lost("closed the connection without an answer")
+                self._lost(NO_ANSWER)
 
     def resume_writing(self) -> None:
         self._pump()
@@ -323,7 +338,7 @@ class ClientConnection:
             try:
                 event = parser.next_event()
             except ProtocolError as error:
-                self._lost(f"sent what is no valid response: {error.reason}")
+                self._lost(f"{NO_RESPONSE}: {error.reason}")
                 return
             if event is NEED_DATA:
                 return

@@ -254,9 +254,9 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role proxy --listen 127.0.0.1:0 --listen 192.0.2.1:0", "a forward proxy on 192.0.2.1 would be open"),
         ("--role proxy --listen 0.0.0.0:0 --deny port=25", "a forward proxy on 0.0.0.0 would be open to everybody"),
         ("--role client", "--role client: the following arguments are required: URL"),
-        ("--role client -H nonsense http://a", "--role client: argument -H: 'nonsense' is not a field of the form NAME"),
-        ("--role client -X A(B http://a", "--role client: argument -X: 'A(B' is not a method"),
-        ("--role client -x https://a http://a", "--role client: argument -x: 'https://a' is not a proxy's URL"),
+        ("--role client -H nonsense http://a", "--role client: argument -H/--header: 'nonsense' is not a field of the form NAME"),
+        ("--role client -X A(B http://a", "--role client: argument -X/--request: 'A(B' is not a method"),
+        ("--role client -x https://a http://a", "--role client: argument -x/--proxy: 'https://a' is not a proxy's URL"),
         ("--role client -d @nowhere http://a", "-d @nowhere: No such file or directory"),
     ],
 )
@@ -441,7 +441,7 @@ def test_help_tells_every_flag_by_role_with_examples(capsys: pytest.CaptureFixtu
         "the process": "--help --version --check --grace --verbose",
         "server": "--listen --root --api --access-log --log-format",
         "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-rule --allow --deny --access-log",
-        "client": "URL -X -H -d -o -i -I -v -x -L --fail",
+        "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail",
         "own": "--listen --allow --deny --access-log",
     }.items():
         for flag in flags.split():

@@ -8,6 +8,7 @@ import logging
 import resource
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from reactor.connector import Connector
@@ -46,6 +47,7 @@ class Process:
         self.connector = Connector(self.reactor, self.resolver)
         self.groups: list[Group] = []
         self.exit_code = 0
+        self.signalled = 0  # the number of the signal that ends it
         self._stopping = False
         self.at_hangup: list[Callable[[], object]] = []  # what SIGHUP calls; without any, it ends the process as ever
 
@@ -55,7 +57,7 @@ class Process:
         try:
             # Before anybody is told that a listener is ready: who waits for that may send a signal at once.
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.reactor.on_signal(number, self._signalled)
+                self.reactor.on_signal(number, partial(self._signalled, number))
             if self.at_hangup:
                 self.reactor.on_signal(signal.SIGHUP, self._hung_up)
             for group in list(self.groups):
@@ -90,7 +92,8 @@ class Process:
         for callback in self.at_hangup:
             self.reactor.call_soon(callback)
 
-    def _signalled(self) -> None:
+    def _signalled(self, number: int) -> None:
+        self.signalled = number
         if self._stopping:
             log.info("stopping at once")
             self.reactor.stop()  # the second signal
