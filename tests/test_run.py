@@ -439,7 +439,9 @@ def test_help_tells_every_flag_by_role_with_examples(capsys: pytest.CaptureFixtu
     told = dict(zip(("the process", "server", "proxy", "client", "own"), sections[1:6], strict=True))
     for section, flags in {
         "the process": "--help --version --check --grace --verbose",
-        "server": "--listen --root --api --access-log --log-format",
+        "server": "--listen --root --host --api --index --listing --follow-symlinks --dot-files --max-age --cors --cache-size"
+        " --cache-rule --access-log --log-format --max-connections --max-requests --max-body --idle-timeout --head-timeout"
+        " --body-timeout --send-timeout --min-rate",
         "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-rule --allow --deny --access-log",
         "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail",
         "own": "--listen --allow --deny --access-log",
