@@ -126,7 +126,7 @@ def test_an_empty_file(tiers: Tiers) -> None:
 
 def test_a_post_is_echoed(tiers: Tiers) -> None:
     body = bytes(range(256)) * 40
-    code, text, _ = tiers.fetch("/api/echo", data=body, fields=[("Content-Type", "application/octet-stream")])
+    code, text, _ = tiers.fetch("/api/echo", data=[body], fields=[("Content-Type", "application/octet-stream")])
     echoed = json.loads(text)
     assert (code, echoed["method"], base64.b64decode(echoed["body_base64"])) == (OK, "POST", body)
     assert ("Via" in dict(echoed["fields"])) and "Content-Length" in dict(echoed["fields"])
