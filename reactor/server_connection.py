@@ -483,7 +483,7 @@ class ServerConnection:
         stream.write(wire)
         if file is not None and file[2] == length:
             self._file_at = stream.sent + stream.backlog
-            stream.send_file(*file)
+            stream.send_file(*file, source.intact)
         else:
             source.on_ready = self._source_ready
             self._pump()
