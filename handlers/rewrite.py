@@ -16,7 +16,7 @@ from collections.abc import Callable
 from cache.directives import response_control
 from handlers.upstreams import Upstream, Upstreams
 from reactor.errors import BodyCutShort, ConfigError
-from reactor.exchange import Body, BytesSource, Exchange, Head, Source
+from reactor.exchange import Body, Exchange, Head, Source, as_source
 from reactor.http.conditional import entity_tags, weak_match
 from reactor.http.fields import Fields
 from reactor.http.grammar import OWS, TOKEN
@@ -92,7 +92,8 @@ class Rewriting:
         if tags:
             fields.set(b"If-None-Match", b", ".join(tags))
         else:
-            fields.remove(b"if-none-match", b"if-modified-since")  # RFC 9110 section 13.1.3: the latter counts without the former
+            # RFC 9110 section 13.1.3: without the first the other would count.
+            fields.remove(b"if-none-match", b"if-modified-since")
 
     # The response.
 
@@ -128,7 +129,7 @@ class Rewriting:
         links = Links(self, base)
         if type(body) is bytes and not gzip:
             return links.feed(body) + links.finish()
-        return Rewritten(BytesSource(body) if type(body) is bytes else body, links, _Gunzip() if gzip else None)  # type: ignore[arg-type]
+        return Rewritten(as_source(body), links, _Gunzip() if gzip else None)
 
     def not_modified(self, exchange: Exchange, head: Head) -> None:
         """Put a 304 right, which need not say what type it is about: its tag is marked as the one it was asked with."""
@@ -312,7 +313,7 @@ def _bases(upstream: Upstream) -> tuple[bytes, bytes]:
 
 
 def _pattern(number: int, upstream: Upstream) -> bytes:
-    """The base URL from the colon on, its slashes escaped as JSON allows, all of them or none; scheme and host in any case."""
+    """The base URL from the colon on, scheme and host in any case, all of its slashes escaped as JSON allows, or none."""
     scheme, host, port = upstream.origin
     slash = b"(?P=e%d)/" % number
     told = b":%d" % port if upstream.origin.authority != host else b"(?::%d)?" % port

@@ -295,7 +295,9 @@ def test_what_has_no_body_has_none(proxy: Proxy, method: str, status: str, lengt
     assert client.answer().body == b"hi"
 
 
-@pytest.mark.parametrize(("length", "told"), [("5, 5", b"5"), ("5, 6", None), ("x", None), ("-1", None), ("9" * 17, None), ("", None)])
+@pytest.mark.parametrize(
+    ("length", "told"), [("5, 5", b"5"), ("5, 6", None), ("x", None), ("-1", None), ("9" * 17, None), ("", None)]
+)
 def test_a_length_that_nothing_is_held_to_is_one_number_or_none(proxy: Proxy, length: str, told: bytes | None) -> None:
     client = proxy.connect()
     client.send(proxy.request("HEAD", "/"))
