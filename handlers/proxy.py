@@ -16,7 +16,7 @@ from handlers.upstreams import SCHEMES, Upstream, Upstreams
 from reactor.client import Call, Pool
 from reactor.errors import ProtocolError, UpstreamError
 from reactor.exchange import Body, Exchange, Head, Source, error_page
-from reactor.http.fields import Fields
+from reactor.http.fields import Fields, split_tokens
 from reactor.http.framing import CHUNKED, parse_length
 from reactor.http.parser import Request, Response
 from reactor.http.uri import Origin, origin_of
@@ -248,11 +248,13 @@ class _Forward:
     def _upgraded(self, call: Call, response: Response) -> None:
         exchange = self.exchange
         upstream, from_upstream = call.take_stream()
-        if exchange.request.upgrade is None:  # RFC 9110 section 15.2.2: nobody asked for it
+        offered = split_tokens(exchange.request.upgrade or b"")
+        chosen = response.fields.options(b"upgrade")
+        if not chosen or not set(chosen).issubset(offered):  # RFC 9110 section 7.8: nobody asked for it
             upstream.abort()
             exchange.respond(*error_page(502, f"upstream {call.address}: switched protocols unasked"))
             return
-        protocol = response.fields.get(b"upgrade") or b""
+        protocol = response.fields[b"upgrade"]
         head = self.forwarding.interim_head(response)
         head.fields.add(b"Upgrade", protocol)
         client, from_client = exchange.upgrade(head)

@@ -54,7 +54,7 @@ class Rewriting:
 
     def __init__(self, upstreams: Upstreams, types: frozenset[bytes]) -> None:
         self.types = types
-        self._suffixes = frozenset(b"+" + one.partition(b"/")[2] for one in types)
+        self._suffixes = tuple(b"+" + one.partition(b"/")[2] for one in types)
         # The longest base first: it is the better match.
         self.upstreams = sorted(upstreams.all, key=lambda one: len(bytes(one.origin) + one.prefix), reverse=True)
         bases = [base for upstream in self.upstreams for base in _bases(upstream)]
@@ -99,21 +99,20 @@ class Rewriting:
 
     def applies(self, exchange: Exchange, head: Head) -> bool:
         """Whether the body that comes, or would come, with this head is to be rewritten."""
-        index = head.fields.index
-        kind = index.get(b"content-type", b"").partition(b";")[0].strip(OWS).lower()
-        if kind not in self.types and not kind.endswith(tuple(self._suffixes)):
+        if not self._is_listed(_media_type(head)):
             return False
-        coding = index.get(b"content-encoding", b"identity").lower()
+        coding = head.fields.index.get(b"content-encoding", b"identity").lower()
         if coding != b"identity" and coding not in _GZIP:
             return False  # it was not asked for, and cannot be read
         return self._base(exchange) is not None and not response_control(head.fields).no_transform
 
     def is_part(self, head: Head) -> bool:
         """Whether the parts that came may be of what is rewritten."""
-        if head.status != 206:
-            return False
-        kind = head.fields.index.get(b"content-type", b"").partition(b";")[0].strip(OWS).lower()
-        return kind in self.types or kind.endswith(tuple(self._suffixes)) or kind == b"multipart/byteranges"
+        kind = _media_type(head)
+        return head.status == 206 and (kind == b"multipart/byteranges" or self._is_listed(kind))
+
+    def _is_listed(self, kind: bytes) -> bool:
+        return kind in self.types or kind.endswith(self._suffixes)
 
     def rewrite(self, exchange: Exchange, head: Head, body: Body) -> Body:
         """Put the head right, and give the body to send in the place of `body`."""
@@ -305,6 +304,10 @@ class _Gunzip:
     def whole(self) -> bool:
         """Nothing more is missing; nothing at all is whole too."""
         return not self._fed or (self._member.eof and not self._rest)
+
+
+def _media_type(head: Head) -> bytes:
+    return head.fields.index.get(b"content-type", b"").partition(b";")[0].strip(OWS).lower()
 
 
 def _bases(upstream: Upstream) -> tuple[bytes, bytes]:

@@ -449,6 +449,18 @@ def test_an_early_answer_reaches_the_client_while_it_is_still_sending(house: Hou
     assert client.answer().body == b"hi"
 
 
+def test_an_early_answer_is_read_though_the_origin_resets_at_once(proxy: Proxy) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/", "Content-Length: 10000000") + b"x" * 1000)
+    asked = proxy.asked()
+    asked.peer.take(1000)
+    asked.peer.sock.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\n\r\ntoo large")
+    asked.peer.reset()  # before the loop has turned
+    client.offer(bytes(100_000))
+    answer = client.answer()
+    assert (answer.status, answer.body) == (413, b"too large")
+
+
 def test_the_rest_of_a_request_is_drained_within_bounds(house: House) -> None:
     proxy = Proxy(house, server_limits=ServerLimits(drain_bytes=100_000))
     client = proxy.connect()
@@ -871,10 +883,12 @@ def test_a_refused_upgrade_is_an_answer_like_any_other(proxy: Proxy) -> None:
     assert client.answer().body == b"hi"
 
 
-def test_an_upgrade_that_nobody_asked_for(proxy: Proxy) -> None:
-    client = proxy.ask()
+@pytest.mark.parametrize("offers", [[], ["Upgrade: y"], ["Connection: Upgrade", "Upgrade: y, z/1"]])
+@pytest.mark.parametrize("line", [b"Upgrade: x\r\n", b"Upgrade: y, x\r\n", b""])
+def test_an_upgrade_that_nobody_asked_for(proxy: Proxy, offers: list[str], line: bytes) -> None:
+    client = proxy.ask("/", *offers)
     peer = proxy.asked().peer
-    peer.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nsecrets")
+    peer.send(b"HTTP/1.1 101 Switching Protocols\r\n" + line + b"\r\nsecrets")
     answer = client.answer()
     assert (answer.status, b"unasked" in answer.body) == (502, True)
     peer.expect_reset()
