@@ -73,6 +73,8 @@ class Forwarding:
             if b"max-forwards" in index and hops_left(request) == 0:
                 answer_as_last(exchange)
                 return
+            if request.method == b"CONNECT":
+                raise ProtocolError("no tunnels are made here", 501)
             if self.upstreams is not None:
                 self._reverse(exchange, self.upstreams)
                 return
@@ -85,8 +87,6 @@ class Forwarding:
 
     def _destination(self, request: Request) -> Origin:
         """The origin that a forward proxy speaks to; raises ProtocolError with the status to answer."""
-        if request.method == b"CONNECT":
-            raise ProtocolError("no tunnels are made here", 501)
         if request.scheme is None:
             raise ProtocolError("this is a proxy: the request target must be an absolute URL, http://host/path")
         if request.scheme not in SCHEMES:
@@ -95,12 +95,10 @@ class Forwarding:
 
     def _reverse(self, exchange: Exchange, upstreams: Upstreams) -> None:
         """Send it to the upstream that its path is for; raises ProtocolError."""
-        request = exchange.request
-        if request.method == b"CONNECT":
-            raise ProtocolError("no tunnels are made here", 501)
-        if request.path != b"*":
-            upstream = upstreams.find(request.path)
-            _Reverse(self, exchange, upstream, upstream.target(request.path))
+        path = exchange.request.path
+        if path != b"*":
+            upstream = upstreams.find(path)
+            _Reverse(self, exchange, upstream, upstream.target(path))
         elif (only := upstreams.for_asterisk()) is not None:
             _Reverse(self, exchange, only, b"*")
         else:

@@ -118,7 +118,7 @@ class Rewriting:
         """Put the head right, and give the body to send in the place of `body`."""
         fields = head.fields
         gzip = fields.index.get(b"content-encoding", b"").lower() in _GZIP
-        fields.remove(*_OF_THE_BYTES)
+        _forget_bytes(fields)
         if b"etag" in fields.index:
             fields.set(b"ETag", self._marked(exchange, fields.index[b"etag"]))
         if exchange.request.method == b"HEAD" or body == b"":
@@ -139,7 +139,7 @@ class Rewriting:
         marked = self._marked(exchange, etag)
         asked = entity_tags(exchange.request.fields.index.get(b"if-none-match", b""))
         if marked in asked:
-            fields.remove(*_OF_THE_BYTES)
+            _forget_bytes(fields)
             fields.set(b"ETag", marked)
         elif not any(weak_match(etag, tag) for tag in asked):
             fields.remove(b"etag")  # whose it is cannot be told
@@ -304,6 +304,17 @@ class _Gunzip:
     def whole(self) -> bool:
         """Nothing more is missing; nothing at all is whole too."""
         return not self._fed or (self._member.eof and not self._rest)
+
+
+def _forget_bytes(fields: Fields) -> None:
+    """Drop what tells of the upstream's bytes. What comes of them is decoded for everybody, whatever coding they accept."""
+    fields.remove(*_OF_THE_BYTES)
+    varying = fields.options(b"vary")
+    if b"accept-encoding" in varying:
+        fields.remove(b"vary")
+        varying = [name for name in varying if name != b"accept-encoding"]
+        if varying:
+            fields.add(b"Vary", b", ".join(varying))
 
 
 def _media_type(head: Head) -> bytes:

@@ -423,6 +423,24 @@ def test_what_is_stored_is_rewritten_once_and_validated_by_the_upstreams_tag(hou
     assert client.answer().status == 304
 
 
+def test_one_that_is_stored_serves_every_coding(house: House) -> None:
+    proxy = made(house, MemoryStore(1 << 20))
+    client = proxy.ask("/p/", "Accept-Encoding: gzip, br", "Accept: text/html")
+    lines = (HTML, "Vary: Accept-Encoding, Accept", 'ETag: "v1"', "Cache-Control: max-age=10")
+    proxy.asked().answer(gzip.compress(page(proxy)), "Content-Encoding: gzip", *lines)
+    answer = client.answer()
+    assert (answer.body, answer.fields[b"vary"]) == (rewritten(proxy), b"accept")
+    house.pass_time(11.0)
+    client.send(proxy.get("/p/", "Accept-Encoding: zstd", "Accept: text/html"))
+    asked = proxy.asked()
+    assert asked.fields[b"if-none-match"] == b'"v1"'
+    asked.begin(*lines[1:], status="304 Not Modified")
+    assert client.answer().body == rewritten(proxy)
+    client.send(proxy.get("/p/", "Accept: text/html"))
+    assert client.answer().body == rewritten(proxy)
+    proxy.not_asked()
+
+
 def test_a_redirect_that_is_stored_leads_here(house: House) -> None:
     proxy = made(house, MemoryStore(1 << 20))
     client = proxy.ask("/p/")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handlers.proxy import Forwarding
 from handlers.upstreams import Upstream, Upstreams
@@ -128,6 +130,21 @@ def test_locations_are_mapped_back(location: str, mapped: str) -> None:
     upstreams = table()
     used = upstreams.find(b"/pypi/dir/page?q")
     assert upstreams.map_back(location.encode("latin-1"), used, b"/base/dir/page?q") == mapped.encode("latin-1")
+
+
+SEGMENTS = st.sampled_from(["pypi", "simple", "base", "npm", "x", "", "%2f", "a;b=c", "y?z=/npm"])
+
+
+@given(st.lists(SEGMENTS, max_size=5).map(lambda segments: "/" + "/".join(segments)))
+def test_what_a_path_stands_for_leads_back_to_the_same(path: str) -> None:
+    upstreams = table()
+    used = upstreams.find(path.encode())
+    url = bytes(used.origin) + used.target(path.encode())
+    back = upstreams.locate(url, used)
+    assert back is not None
+    again = upstreams.find(back.removeprefix(b"/."))
+    if again is used:  # and not shadowed: a part of the root's paths is another's here
+        assert bytes(again.origin) + again.target(back.removeprefix(b"/.")) == url
 
 
 @pytest.mark.parametrize("location", ["/y", "y", "../../y", "?x", ""])
