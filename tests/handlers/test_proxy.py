@@ -611,8 +611,9 @@ def kept(proxy: Proxy) -> tuple[Peer, Peer]:
     return client, asked.peer
 
 
+@pytest.mark.parametrize("how", ["shutdown", "reset"])
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
-def test_a_stale_connection_costs_the_client_nothing(proxy: Proxy, method: str) -> None:
+def test_a_stale_connection_costs_the_client_nothing(proxy: Proxy, method: str, how: str) -> None:
     client, stale = kept(proxy)
     client.send(
         proxy.request(method, "/again", *(["Content-Length: 4"] if method == "PUT" else []))
@@ -620,7 +621,7 @@ def test_a_stale_connection_costs_the_client_nothing(proxy: Proxy, method: str) 
     )
     lost = proxy.asked()
     assert (lost.target, lost.peer is stale) == (b"/again", True)
-    stale.shutdown()
+    getattr(stale, how)()
     asked = proxy.asked()
     assert (asked.method, asked.target, asked.body()) == (method.encode(), b"/again", b"body" if method == "PUT" else b"")
     asked.answer(b"ok")
@@ -628,14 +629,38 @@ def test_a_stale_connection_costs_the_client_nothing(proxy: Proxy, method: str) 
     assert len(proxy.ended) == 2
 
 
-def test_a_post_is_never_sent_twice(proxy: Proxy) -> None:
+def test_an_origin_that_never_answers_is_asked_twice_at_the_most(proxy: Proxy) -> None:
+    client, stale = kept(proxy)
+    client.send(proxy.get("/again"))
+    for _ in range(2):
+        proxy.asked().peer.shutdown()
+    assert client.answer().status == 502
+    proxy.not_asked()
+
+
+@pytest.mark.parametrize("how", ["shutdown", "reset"])
+def test_a_post_is_never_sent_twice(proxy: Proxy, how: str) -> None:
     client, stale = kept(proxy)
     client.send(proxy.request("POST", "/", "Content-Length: 4") + b"body")
     assert proxy.asked().body() == b"body"
-    stale.shutdown()
+    getattr(stale, how)()
     answer = client.answer()
-    assert (answer.status, b"without an answer" in answer.body) == (502, True)
+    assert (answer.status, proxy.authority.encode() in answer.body) == (502, True)
     proxy.not_asked()
+
+
+def test_a_body_that_still_waits_for_its_100_goes_to_another_connection(proxy: Proxy) -> None:
+    client, stale = kept(proxy)
+    client.send(proxy.request("PUT", "/", "Expect: 100-continue", "Content-Length: 5"))
+    assert proxy.asked().peer is stale
+    stale.shutdown()
+    asked = proxy.asked()
+    asked.peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert client.head().status == 100
+    client.send(b"hello")
+    assert asked.body() == b"hello"
+    asked.answer(b"ok")
+    assert client.answer().body == b"ok"
 
 
 def test_a_put_that_streams_is_not_sent_twice(proxy: Proxy) -> None:
