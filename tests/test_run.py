@@ -244,7 +244,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role proxy --upstream http://a --trust 10.0.0.1/8", "--trust '10.0.0.1/8': 10.0.0.1/8 has host bits set"),
         ("--role proxy --rewrite-links text/html", "--rewrite-links is for a reverse proxy: it needs an --upstream"),
         ("--role proxy --upstream http://a --rewrite-links html", "--rewrite-links 'html': 'html' is no media type"),
-        ("--role proxy --connect-ports 0", "--connect-ports '0': '0' is no port"),
+        ("--role proxy --connect-ports 0", "--connect-ports '0': '0' is neither a port"),
         ("--role proxy --upstream http://a --connect-ports 443", "--connect-ports is for a forward proxy"),
         ("--role proxy --cache-size much", "--role proxy: argument --cache-size: 'much' is not a size"),
         ("--role proxy --cache-size -1", "--role proxy: argument --cache-size: "),
