@@ -227,7 +227,6 @@ class Session:
         """Close every connection; idempotent."""
         if not self._closed:
             self._closed = True
-            self._pool.close()
             self._pool.abort()
             self._resolver.close()
             self.reactor.turn(0.0)
