@@ -23,7 +23,7 @@ from cache.entry import Entry
 from cache.invalidation import invalidates
 from cache.key import primary_key
 from cache.policy import DEFAULT_POLICY, Policy
-from cache.rules import Hit, Miss, Pass, Revalidate, Stale, Unavailable, conditional_fields, lookup, matching
+from cache.rules import Hit, Miss, Pass, Revalidate, Stale, Unavailable, conditional_fields, lookup, matching, may_answer
 from cache.status import forward_status, hit_status, stale_status
 from cache.stores.memory import ContentSource, MemoryStore
 from cache.validation import Updates, after_head
@@ -39,10 +39,13 @@ log = logging.getLogger("handlers.caching")
 
 HIT_FOR_MISS_SECONDS = 30.0  # how long a key that could not be stored is fetched by each for itself
 HIT_FOR_MISS_KEYS = 4096  # remembered so; the oldest is forgotten
+VALIDATED_KEYS = 4096  # remembered as validated by a client while nothing was stored; the oldest is forgotten
 FETCHES_PER_KEY = 16  # shared fetches under way for one key (one per variant); further exchanges go on alone
 
 # Credentials, and directives for caches: who sends these is neither answered by another's fetch, nor are others by theirs.
 _OWN_TERMS = frozenset((b"authorization", b"cache-control", b"pragma"))
+_OWN_CONDITIONS = frozenset((b"if-none-match", b"if-modified-since"))
+_WAITED = ("collapsed", "alone")  # verdicts of exchanges that have waited for a fetch in vain
 _FORWARDED = ("uri-miss", "vary-miss", "bypass", "request", "partial", "stale")  # RFC 9211 section 2.2, but for `method`
 
 
@@ -69,6 +72,7 @@ class Caching:
         self.fetches: dict[bytes, list[SharedFetch]] = {}  # under way, which others may wait for
         self._apart: dict[bytes, list[SharedFetch]] = {}  # under way, which nobody else may
         self._unstorable: dict[bytes, float] = {}  # key → until when (seconds on the reactor's clock)
+        self._validated: dict[bytes, None] = {}  # keys of which the origin told a client lately that it has them already
         self._notes = {fwd: partial(self._note, forward_status(name, fwd)) for fwd in _FORWARDED}
         self._notes_in_vain = {
             fwd: partial(self._note, forward_status(name, fwd, in_vain=True)) for fwd in _FORWARDED
@@ -80,6 +84,9 @@ class Caching:
             key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
         except ProtocolError:
             self.handler.handle(exchange)  # a target with no origin is nothing to store
+            return
+        if request.upgrade is not None and request.method == b"GET":  # nothing that is stored is an answer to that
+            self.pass_on(exchange, key, "bypass")
             return
         found = self.store.get(key)
         if type(found) is tuple:
@@ -116,13 +123,11 @@ class Caching:
         exchange.verdict = "hit"
         entry.store.visited = True
         now = exchange.reactor.wall
-        elapsed = now - entry.response_time  # negative where the clock was set back
-        age = int(entry.initial_age + elapsed) if elapsed > 0.0 else int(entry.initial_age)
         rendered = entry.rendered
         if rendered is None:
-            rendered = entry.rendered = Rendered(entry, age, hit_status(self.name, entry.ttl(now)))
-        elif rendered.age != age:
-            rendered.renew(entry, age, hit_status(self.name, entry.ttl(now)))
+            rendered = entry.rendered = Rendered(entry, now, hit_status(self.name, entry.ttl(now)))
+        elif not rendered.since <= now < rendered.until:
+            rendered.renew(entry, now, hit_status(self.name, entry.ttl(now)))
         if special:
             answer_conditionally(exchange, entry, rendered.head, now)
             return
@@ -134,7 +139,7 @@ class Caching:
         exchange.verdict = "stale"
         entry, now = stale.entry, exchange.reactor.wall
         entry.store.visited = True
-        rendered = Rendered(entry, entry.age(now), stale_status(self.name, entry.ttl(now), stale.why))
+        rendered = Rendered(entry, now, stale_status(self.name, entry.ttl(now), stale.why))
         answer_conditionally(exchange, entry, rendered.head, now)
 
     # To the handler.
@@ -143,7 +148,7 @@ class Caching:
         if fwd == "method":
             exchange.map_head(self._note_method)
         else:
-            exchange.map_head((self._notes if exchange.verdict != "collapsed" else self._notes_in_vain)[fwd])
+            exchange.map_head((self._notes_in_vain if exchange.verdict in _WAITED else self._notes)[fwd])
         exchange.verdict = "pass"
         self.handler.handle(exchange)
 
@@ -166,8 +171,7 @@ class Caching:
         for key in gone.keys:
             self._invalidate(key)
         if gone.groups:
-            prefix, groups = gone.origin + b"/", frozenset(gone.groups)
-            self.store.purge(lambda key, entry: key.startswith(prefix) and not groups.isdisjoint(entry.groups))
+            self._invalidate_groups(gone.origin + b"/", frozenset(gone.groups))
         head = head.edited()
         head.fields.add(b"Cache-Status", forward_status(self.name, "method"))
         return head
@@ -176,6 +180,14 @@ class Caching:
         self.with_entries(key, self._remove)
         for fetch in [*self.fetches.get(key, ()), *self._apart.get(key, ())]:
             fetch.taint()
+
+    def _invalidate_groups(self, prefix: bytes, groups: frozenset[bytes]) -> None:
+        """RFC 9875 section 3: everything in these groups, of the same origin."""
+        self.store.purge(lambda key, entry: key.startswith(prefix) and not groups.isdisjoint(entry.groups))
+        for table in (self.fetches, self._apart):
+            under_way = [fetch for key, fetches in table.items() if key.startswith(prefix) for fetch in fetches]
+            for fetch in under_way:
+                fetch.taint_groups(groups)
 
     def _remove(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -217,12 +229,13 @@ class Caching:
         if key in self._unstorable and self._goes_alone(request, key):
             self.pass_on(exchange, key, verdict.fwd)
             return
-        if request.method != b"GET" or request.upgrade is not None or (b"range" in fields and type(verdict) is Miss):
+        if request.method != b"GET" or (b"range" in fields and type(verdict) is Miss):
             self.pass_on(exchange, key, verdict.fwd)
             return
-        exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
         under_way = self.fetches.get(key, ())
-        shared = _OWN_TERMS.isdisjoint(fields)
+        waited = exchange.verdict
+        shared = waited != "alone" and self._is_shared(request, verdict)
+        exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
         if shared:
             for fetch in under_way:
                 if fetch.join(exchange):
@@ -231,9 +244,33 @@ class Caching:
                     self.mark_unstorable(key)
                     self.pass_on(exchange, key, verdict.fwd)
                     return
-        fetch = SharedFetch(self, key, request, entries, verdict, shared and len(under_way) < FETCHES_PER_KEY)
+        shared = shared and len(under_way) < FETCHES_PER_KEY and not self._asks_for_itself(request, key, verdict)
+        fetch = SharedFetch(self, key, request, entries, verdict, shared, in_vain=waited in _WAITED)
         fetch.wait_for(exchange)
         fetch.start(exchange)
+
+    def alone(self, exchange: Exchange) -> None:
+        """For one that has waited for what may not serve it: look again, and wait for nobody."""
+        exchange.verdict = "alone"
+        self.handle(exchange)
+
+    def _is_shared(self, request: Request, verdict: Miss | Revalidate) -> bool:
+        """Whether others may wait for the answer: not where each of them must have one of its own (RFC 9111 section 5.2.2.4)."""
+        if not _OWN_TERMS.isdisjoint(request.fields.index):
+            return False
+        if type(verdict) is Miss:
+            return True
+        entry = verdict.entry  # type: ignore[union-attr]
+        return may_answer(request, entry, entry.response_time, self.policy)
+
+    def _asks_for_itself(self, request: Request, key: bytes, verdict: Miss | Revalidate) -> bool:
+        """A client's own conditions are the origin's to evaluate where nothing is stored (RFC 9111 section 4.3.2).
+
+        For one client at a time, though, and not twice in a row: what several ask for is fetched whole, and stored.
+        """
+        if type(verdict) is not Miss or _OWN_CONDITIONS.isdisjoint(request.fields.index):
+            return False
+        return key not in self.fetches and key not in self._apart and key not in self._validated
 
     def _validate_behind(self, exchange: Exchange, key: bytes, entries: Sequence[Entry], entry: Entry) -> None:
         """RFC 5861 section 3: the client has its answer; one validation per key runs without it."""
@@ -272,6 +309,13 @@ class Caching:
         if len(self._unstorable) >= HIT_FOR_MISS_KEYS:
             del self._unstorable[next(iter(self._unstorable))]
         self._unstorable[key] = self.reactor.now + HIT_FOR_MISS_SECONDS
+
+    def mark_validated(self, key: bytes) -> None:
+        """The next one that asks for this key fetches it whole, whatever it has itself."""
+        self._validated.pop(key, None)
+        if len(self._validated) >= VALIDATED_KEYS:
+            del self._validated[next(iter(self._validated))]
+        self._validated[key] = None
 
 
 class _Waiting:

@@ -32,7 +32,7 @@ from reactor.resolver import Resolver
 
 from handlers.bodies import as_body
 from handlers.client import REDIRECTS, Client, Hop, Transfer, Watcher
-from handlers.proxy import Upstream
+from handlers.upstreams import Upstream
 
 MAX_BODY = 256 * 1024 * 1024  # bytes of a body that is held whole, after decoding; a longer one fails: stream it
 

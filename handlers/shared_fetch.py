@@ -2,9 +2,10 @@
 
     state of a fetch    on                                       → state
     waiting             another exchange for the key             → waiting    (it waits too)
-    waiting             a head that may be stored                → filling    (each is answered as a reader of one Fill)
+    waiting             a head that may be stored                → filling    (each whom it may answer reads one Fill)
     waiting             a head that may not                      → over       (who asked gets it, the others go on alone)
-    waiting             304 to a validation                      → over       (all are answered from the freshened entry)
+    waiting             304 to a validation                      → over       (each whom it may answer has the freshened entry)
+    waiting             304 to the client's own condition        → over       (who asked gets it; nobody else could wait)
     waiting             the handler's own failure                → over       (all get it, or what is stale)
     waiting             the last one waiting leaves              → over       (it is aborted, unless nobody asked for it)
     filling             another exchange, and the entry suits it → filling    (it reads too)
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from cache.entry import Entry
 from cache.fill import Fill, FillReader
 from cache.key import secondary_key
-from cache.rules import Miss, Revalidate, Stale, failure_status, stale_on_error
+from cache.rules import Miss, Revalidate, Stale, failure_status, may_answer, stale_on_error
 from cache.status import forward_status
 from cache.stores.memory import Content, ContentSource
 from cache.storing import displaced, may_store
@@ -40,17 +41,18 @@ log = logging.getLogger("handlers.caching")
 class SharedFetch:
     """One request to the handler behind, and the exchanges that wait for its answer.
 
-    `shared`: others may wait for it too. `behind`: it is a validation that nobody asked for, and goes on for nobody.
+    `shared`: others may wait for it too; if not, the client's own conditions go along where nothing is stored. `behind`: it is
+    a validation that nobody asked for, and goes on for nobody. `in_vain`: who asks has waited for another fetch already.
     """
 
     __slots__ = (
-        "caching", "key", "request", "verdict", "shared", "behind", "_waiting", "_asker", "_inner", "_fill", "_sent_at",
-        "_tainted", "_names", "_pinned",
+        "caching", "key", "request", "verdict", "shared", "behind", "in_vain", "_waiting", "_asker", "_inner", "_fill",
+        "_sent_at", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions",
     )  # fmt: skip
 
     def __init__(
         self, caching: Caching, key: bytes, request: Request, entries: Sequence[Entry], verdict: Miss | Revalidate,
-        shared: bool, behind: bool = False,
+        shared: bool, behind: bool = False, in_vain: bool = False,
     ) -> None:  # fmt: skip
         self.caching = caching
         self.key = key
@@ -58,12 +60,15 @@ class SharedFetch:
         self.verdict = verdict
         self.shared = shared
         self.behind = behind
+        self.in_vain = in_vain
+        self._own_conditions = not shared
         self._waiting: dict[Exchange, None] | None = {}  # in the order they came; None once they are answered
         self._asker: Exchange | None = None  # whose request it is that went to the handler
         self._inner: DerivedExchange | None = None
         self._fill: Fill | None = None
         self._sent_at = 0.0
         self._tainted = False  # an unsafe method was answered meanwhile: what comes may be old already
+        self._gone_groups: frozenset[bytes] = frozenset()  # groups that were invalidated meanwhile (RFC 9875)
         self._names = likely_vary(entries, caching.fetches.get(key, ()))
         # What is being validated may be evicted before the answer comes, and is to be served by it all the same.
         self._pinned: list[Content] = []
@@ -81,7 +86,7 @@ class SharedFetch:
             self.wait_for(exchange)
             return True
         fill = self._fill
-        if fill is None or not fill.open or not self._suits(fill.entry, exchange.request):
+        if fill is None or not fill.open or not self._may_have(fill.entry, exchange, exchange.reactor.wall):
             return False
         exchange.verdict = "collapsed"
         head = self._head_for(exchange, fill.entry, None, exchange.reactor.wall)
@@ -121,10 +126,14 @@ class SharedFetch:
         return secondary_key(names, request.fields) == secondary_key(names, self.request.fields)
 
     def _suits(self, entry: Entry, request: Request) -> bool:
-        """What was fetched for one request may answer another that came while it was under way."""
+        """By its Vary, what was fetched for one request may answer another that came while it was under way."""
         if entry.vary == () or request is self.request:
             return True
         return entry.vary is not None and self._same_variant(entry.vary, request)
+
+    def _may_have(self, entry: Entry, exchange: Exchange, now: float) -> bool:
+        """It is for who asked; for others only as if it had been stored before they came (RFC 9111 section 4)."""
+        return exchange.request is self.request or may_answer(exchange.request, entry, now, self.caching.policy)
 
     def taint(self) -> None:
         """What is being fetched may have been made before it was changed: nobody else may have it."""
@@ -133,13 +142,20 @@ class SharedFetch:
             self._fill.entry.invalidate()
         self.caching.over(self)
 
+    def taint_groups(self, groups: frozenset[bytes]) -> None:
+        """The same of everything in these groups; what has no head yet may turn out to be in one (RFC 9875 section 3)."""
+        if self._fill is None:
+            self._gone_groups |= groups
+        elif not groups.isdisjoint(self._fill.entry.groups):
+            self.taint()
+
     # Asking.
 
     def start(self, exchange: Exchange) -> None:
         """Ask the handler behind, on behalf of `exchange` (which may end before this fetch does)."""
         request, verdict = self.request, self.verdict
         fields = forward_fields(request, verdict)
-        if fields is request.fields:
+        if fields is request.fields and not self._own_conditions:
             # A whole response serves everybody; each client's own conditions are looked at afterwards.
             fields = fields.copy()
             fields.remove(b"if-none-match", b"if-modified-since", b"if-range")
@@ -207,6 +223,7 @@ class SharedFetch:
         elif kind is Refetch:
             _close(body)
             self.verdict = Miss(verdict.fwd, verdict.reason, verdict.section)
+            self._own_conditions = False
             assert self._asker is not None
             self.start(self._asker)
         elif kind is Forward:
@@ -240,22 +257,23 @@ class SharedFetch:
         exchange.respond(Head(head.status, head.fields.copy(), head.reason), body)
 
     def _answer_from(self, entry: Entry, fwd_status: int, now: float) -> None:
-        """A validation said that the stored response is good: everybody who waits is answered with it."""
+        """A validation said that the stored response is good: it answers who asked, and whom else it may."""
         if entry.store is not None:
             entry.store.visited = True
-        suiting, others = self._divided(entry)
+        suiting, others = self._divided(entry, now)
         heads = [self._stored_head(entry, now, exchange, fwd_status) for exchange in suiting]
         answer_each(partial(self._answer_stored, entry, now), suiting, heads)
-        answer_each(self.caching.handle, others)
+        self._send_on(entry, others)
 
     def _stored_head(
         self, entry: Entry, now: float, exchange: Exchange, fwd_status: int | None, detail: bytes | None = None
     ) -> Head:
         collapsed = exchange is not self._asker
         status = forward_status(
-            self.caching.name, self.verdict.fwd, fwd_status, collapsed=collapsed, ttl=entry.ttl(now), detail=detail
-        )
-        return Rendered(entry, entry.age(now), status).head
+            self.caching.name, self.verdict.fwd, fwd_status, collapsed=collapsed, ttl=entry.ttl(now), detail=detail,
+            in_vain=self.in_vain and not collapsed,
+        )  # fmt: skip
+        return Rendered(entry, now, status).head
 
     def _answer_stored(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)
@@ -270,13 +288,20 @@ class SharedFetch:
         answer_each(partial(self._answer_stored, entry, now), suiting, heads)
         answer_each(self.caching.handle, others)
 
-    def _divided(self, entry: Entry) -> tuple[list[Exchange], list[Exchange]]:
-        """Those who wait: whom the response suits, and the others."""
+    def _divided(self, entry: Entry, now: float | None = None) -> tuple[list[Exchange], list[Exchange]]:
+        """Those who wait: whom the response may answer, and the others. Without `now` its Vary alone decides."""
         suiting: list[Exchange] = []
         others: list[Exchange] = []
         for exchange in self._end_waiting():
-            (suiting if self._suits(entry, exchange.request) else others).append(exchange)
+            suits = self._suits(entry, exchange.request) if now is None else self._may_have(entry, exchange, now)
+            (suiting if suits else others).append(exchange)
         return suiting, others
+
+    def _send_on(self, entry: Entry, others: list[Exchange]) -> None:
+        """Those of another variant wait for each other; where this very response is not for others, no next one will be."""
+        for exchange in others:
+            again = self.caching.alone if self._suits(entry, exchange.request) else self.caching.handle
+            answer_each(again, [exchange])
 
     def _take(self, head: Head, body: Body, now: float) -> None:
         """A whole answer: stored and given to everybody, or to who asked for it alone."""
@@ -284,6 +309,8 @@ class SharedFetch:
         decision = may_store(
             self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, caching.policy
         )
+        if decision.entry is not None and not self._gone_groups.isdisjoint(decision.entry.groups):
+            self.taint()
         entry = decision.entry if not self._tainted else None
         length = len(body) if type(body) is bytes else body.length  # type: ignore[union-attr]
         writer = caching.store.begin(self.key, entry, length) if entry is not None else None
@@ -307,6 +334,8 @@ class SharedFetch:
         failed = head.status >= 500
         if type(verdict) is Revalidate and b"authorization" not in self.request.fields:
             caching._remove(outdated(verdict, head.status))
+        if head.status == 304 and self._own_conditions:
+            caching.mark_validated(self.key)
         # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
         if self.shared and not failed and not self._tainted:
             caching.mark_unstorable(self.key)
@@ -318,7 +347,8 @@ class SharedFetch:
         if asker is not None and asker in waiting:
             waiting.remove(asker)
             head = head.edited()
-            head.fields.add(b"Cache-Status", forward_status(self.caching.name, self.verdict.fwd))
+            status = forward_status(self.caching.name, self.verdict.fwd, in_vain=self.in_vain)
+            head.fields.add(b"Cache-Status", status)
             self._tell(asker)
             answer_each(Exchange.respond, [asker], [head], [body])
         else:
@@ -326,12 +356,12 @@ class SharedFetch:
         answer_each(others_to, waiting)
 
     def _answer_whole(self, entry: Entry, head: Head, now: float) -> None:
-        suiting, others = self._divided(entry)
+        suiting, others = self._divided(entry, now)
         content: Content = entry.body.acquire()  # answering may lead to another fetch, and that to evicting this entry
         heads = [self._head_for(exchange, entry, head, now) for exchange in suiting]
         answer_each(partial(self._give_whole, entry, now), suiting, heads)
         content.release()
-        answer_each(self.caching.handle, others)
+        self._send_on(entry, others)
 
     def _give_whole(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)
@@ -343,7 +373,7 @@ class SharedFetch:
 
     def _answer_readers(self, fill: Fill, head: Head, now: float) -> None:
         entry = fill.entry
-        suiting, others = self._divided(entry)
+        suiting, others = self._divided(entry, now)
         having = [exchange for exchange in suiting if has_it(exchange, entry)]
         reading = [exchange for exchange in suiting if exchange not in having]
         # All join before the first one reads: what it has read may be forgotten.
@@ -354,7 +384,7 @@ class SharedFetch:
             fill.read_alone()
         answer_each(self._give_reader, reading, [self._head_for(exchange, entry, head, now) for exchange in reading], readers)
         answer_each(self._give_nothing, having, [self._head_for(exchange, entry, head, now) for exchange in having])
-        answer_each(self.caching.handle, others)
+        self._send_on(entry, others)
 
     def _give_reader(self, exchange: Exchange, head: Head, reader: FillReader) -> None:
         self._tell(exchange)
@@ -375,8 +405,9 @@ class SharedFetch:
             mine = Head(entry.status, entry.fields.copy(), entry.reason)
             mine.fields.add(b"Age", b"%d" % entry.age(now))
         status = forward_status(
-            self.caching.name, self.verdict.fwd, stored=True, collapsed=not asked, ttl=entry.ttl(now)
-        )
+            self.caching.name, self.verdict.fwd, stored=True, collapsed=not asked, ttl=entry.ttl(now),
+            in_vain=self.in_vain and asked,
+        )  # fmt: skip
         mine.fields.add(b"Cache-Status", status)
         return mine
 

@@ -48,6 +48,8 @@ READ_AGAIN = 3  # times that a small file is read anew because it changed meanwh
 CODINGS: Final = ((b".br", b"br"), (b".zst", b"zstd"), (b".gz", b"gzip"))  # neighbours: ending, content coding
 _ALLOWED = (b"GET", b"HEAD", b"OPTIONS")
 
+INDEX = ("index.html",)  # names tried for a directory
+
 MaxAge = int | Sequence[tuple[str, int]] | None
 
 # What a failed open means to the client. Anything else (EIO and its like) is raised: 500.
@@ -230,7 +232,8 @@ class Static:
 
     `mount` is the path that the root stands for; `index` the names tried for a directory; `max_age` seconds for
     Cache-Control, for everything or as (glob, seconds) pairs of which the first that matches counts (a glob with a slash
-    is for the whole path, one without for the name). Raises ConfigError where `root` is no directory.
+    is for the whole path, one without for the name, an empty one for everything). Raises ConfigError where `root` is no
+    directory.
     """
 
     def __init__(
@@ -238,7 +241,7 @@ class Static:
         root: str | os.PathLike[str],
         *,
         mount: bytes = b"/",
-        index: Sequence[str] = ("index.html",),
+        index: Sequence[str] = INDEX,
         listing: bool = False,
         follow_symlinks: bool = False,
         dot_files: bool = False,
@@ -274,17 +277,14 @@ class Static:
             resource = self._look_up(exchange)
             if resource is None:
                 return
-        accepted = request.fields.index.get(b"accept-encoding")
+        index = request.fields.index
+        accepted = index.get(b"accept-encoding")
         file, head = resource.choose(accepted) if resource.coded else (resource.plain, resource.head)
         if file.body is None and not file.unchanged():
             resource = self._look_up(exchange, anew=True)
             if resource is None:
                 return
             file, head = resource.choose(accepted)
-        self._respond(exchange, file, head)
-
-    def _respond(self, exchange: Exchange, file: _File, head: Head) -> None:
-        index = exchange.request.fields.index
         if (
             b"if-none-match" in index
             or b"if-modified-since" in index
@@ -457,9 +457,9 @@ class Static:
     def _seconds_fresh(self, names: list[bytes]) -> int | None:
         if self._max_age is None or isinstance(self._max_age, int):
             return self._max_age
-        path = b"/".join(names).decode("utf-8", "surrogateescape")
+        path = b"/".join([self._mount[1:], *names] if self._mount else names).decode("utf-8", "surrogateescape")
         for pattern, seconds in self._max_age:
-            if fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern.removeprefix("/")):
+            if not pattern or fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern.removeprefix("/")):
                 return seconds
         return None
 

@@ -19,9 +19,9 @@ A connection goes back to the pool only where request and response both ended an
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Protocol
 
-from reactor.connector import Attempt
 from reactor.errors import BodyCutShort, ProtocolError, UpstreamError
 from reactor.exchange import PULL, Body, Source
 from reactor.http.fields import Fields
@@ -41,6 +41,12 @@ _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # methods that mean some
 NO_ANSWER = "closed the connection without an answer"
 NO_RESPONSE = "sent what is no valid response"
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
+
+
+class Connecting(Protocol):
+    """A connection being made: an Attempt, or what does more than that."""
+
+    def cancel(self) -> None: ...
 
 
 class ResponseBody(Source):
@@ -124,7 +130,7 @@ class ClientConnection:
     """One connection to an origin: a stream, a parser, and at most one call."""
 
     __slots__ = (
-        "pool", "reactor", "origin", "address", "stream", "parser", "state", "call", "deadline",
+        "pool", "reactor", "origin", "address", "stream", "parser", "state", "call", "deadline", "retires",
         "_timer", "_attempt", "_body", "_unsent", "_chunked", "_left", "_holding", "_progress", "_interim", "_mark", "_response",
     )  # fmt: skip
 
@@ -148,9 +154,9 @@ class ClientConnection:
         self._progress = 0
         self._interim = 0
         self._mark = 0  # what the stream had sent before this call
+        self.retires = self.reactor.now + pool.limits.lifetime
         self.stream = Stream(self.reactor, self)
-        host = call.origin.connect_host
-        self._attempt: Attempt | None = pool.connector.connect(host, call.origin.port, self._connected, pool.limits.connect)
+        self._attempt: Connecting | None = pool.connect(call.origin, self._connected)
 
     # Sending.
 
@@ -165,7 +171,11 @@ class ClientConnection:
                 call._fail(result)
             return
         self.address = address
-        self.stream.start(result)  # type: ignore[arg-type]
+        if isinstance(result, socket.socket):
+            self.stream.start(result)
+        else:
+            self.stream = result  # type: ignore[assignment]  # a TlsStream, which has a Stream's contract
+            self.stream.owner = self
         self._timer = self.reactor.call_later(self.pool.limits.idle, self._on_timer)
         if call is None:
             self.close()

@@ -17,6 +17,7 @@ import os
 import socket
 from collections.abc import Callable
 from itertools import zip_longest
+from typing import Any
 
 from reactor.errors import UpstreamError
 from reactor.loop import WRITE, Reactor, Timer
@@ -29,7 +30,7 @@ ADDRESS_LIMIT = 8  # addresses tried in one attempt; the others are not
 # This process or machine is at a limit; trying elsewhere would not help.
 _AT_LIMIT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
-Callback = Callable[[socket.socket | UpstreamError, str], object]
+Callback = Callable[[Any, str], object]  # a socket (where TLS was asked for, a TlsStream) or an UpstreamError, and the address
 Permit = Callable[[str], bool]
 
 
@@ -53,6 +54,10 @@ class Connector:
         descriptors left.
         """
         return Attempt(self, host, port, callback, self.timeout if timeout is None else timeout)
+
+    def permits(self, address: str) -> bool:
+        """Whether `ip:port` (`[ip6]:port`) may be connected to."""
+        return self.permit is None or self.permit(address.rpartition(":")[0].strip("[]"))
 
 
 class Attempt:

@@ -17,7 +17,7 @@ class ProtocolError(ReactorError):
 
 
 class UpstreamError(ReactorError):
-    """A fetch failed: `phase` is where (resolve, connect, send, head, body), `address` is whom we talked to.
+    """A fetch failed: `phase` is where (resolve, connect, TLS handshake, send, head, body), `address` is whom we talked to.
 
     `status` is what a gateway answers: 504 where the upstream was silent, 502 otherwise (RFC 9110 sections
     15.6.3 and 15.6.5), 503 where this process itself is at a limit.
@@ -29,6 +29,10 @@ class UpstreamError(ReactorError):
         self.phase = phase
         self.address = address
         self.status = status
+
+
+class CertificateRefused(UpstreamError):
+    """The peer could not prove to be whom we asked for."""
 
 
 class BodyCutShort(ReactorError):
@@ -77,4 +81,8 @@ class StatusError(FetchFailed):
 
 
 class ConfigError(ReactorError):
-    """One line for the person at the command line."""
+    """One line for the person at the command line; `code` is the client's exit status, where curl has one of its own."""
+
+    def __init__(self, reason: str, code: int = 2) -> None:
+        super().__init__(reason)
+        self.code = code

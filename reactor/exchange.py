@@ -174,13 +174,16 @@ class Exchange:
     """
 
     __slots__ = (
-        "reactor", "request", "body", "scheme",
+        "reactor", "request", "body", "scheme", "connection",
         "peer", "user", "verdict", "status", "started", "head_sent", "finished", "bytes_in", "bytes_out", "failure", "upstream", "error",
         "ended", "_ends", "_maps",
     )  # fmt: skip
 
-    def __init__(self, reactor: Reactor, request: Request | None, body: Body, peer: str, scheme: bytes = b"http") -> None:
+    def __init__(
+        self, reactor: Reactor, request: Request | None, body: Body, peer: str, scheme: bytes = b"http", connection: Any = None
+    ) -> None:
         self.reactor = reactor
+        self.connection = connection  # what it is answered on, where that is one
         self.request: Any = request  # None where the head itself was refused
         self.body = body
         self.scheme = scheme

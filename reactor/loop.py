@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from reactor.polling import default_selector
+
 log = logging.getLogger("reactor.loop")
 
 READ = selectors.EVENT_READ
@@ -69,7 +71,7 @@ class Reactor:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._selector = selector if selector is not None else selectors.DefaultSelector()
+        self._selector = selector if selector is not None else default_selector()
         self._clock = clock
         self._wall_clock = wall_clock
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()

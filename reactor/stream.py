@@ -15,9 +15,12 @@ empties the queue tells by its return, and only what the loop did is told throug
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from collections import deque
 from typing import Protocol
 
@@ -152,6 +155,13 @@ class Stream:
         self._corked = False
         self._flush_now()
 
+    def taken(self) -> int:
+        """Bytes that have reached the peer's kernel: those sent, less what waits in ours (SIOCOUTQ, tcp(7))."""
+        if self.sock is None or self.state == "closed":
+            return self.sent
+        waiting = int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return max(0, self.sent - waiting)
+
     def _flush_now(self) -> None:
         if self._queue and not self._corked and not self._mask & WRITE and self.state == "open":
             self._push()
@@ -275,7 +285,7 @@ class Stream:
             self._update_mask()
 
     def ready(self, mask: int) -> None:
-        if mask & WRITE and self._queue is not None:
+        if mask != READ and self._queue is not None and mask & WRITE:
             self._push()
             self._tell_progress()
         if mask & READ and self._mask & READ:

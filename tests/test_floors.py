@@ -39,11 +39,14 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     1: (
         "reactor/loop.py",
+        "reactor/polling.py",
         "reactor/stream.py",
         "reactor/listener.py",
         "reactor/connector.py",
         "reactor/resolver.py",
+        "reactor/helpers.py",
         "reactor/lookup.py",
+        "reactor/tls.py",
     ),
     0: (
         "reactor/errors.py",

@@ -21,6 +21,7 @@ SPILL = 32 * 1024  # bytes: a longer body lies in a file in memory, so that send
 ENTRY_OVERHEAD = 2048  # bytes charged for the objects of one entry
 LINE_OVERHEAD = 160  # bytes charged for those of each field line
 HEAD_COPIES = 3  # a head is kept as lines, as values to look up, and written out
+AHEAD = 128 * 1024  # bytes of an announced length that room is made for before they have come
 LARGEST_SHARE = 4  # one object may take a quarter of the limit; a larger one is not stored
 VARIANTS = 32  # stored under one primary key; the oldest goes
 JOIN = 4 * 1024  # bytes: a piece is joined to the one before it up to here, so that many small ones do not cost much more
@@ -212,6 +213,11 @@ class Writer:
             self.content.release()
 
 
+class _Entries(dict[bytes, "tuple[Entry, ...]"]):
+    def __missing__(self, key: bytes) -> tuple[Entry, ...]:
+        return ()
+
+
 class MemoryStore:
     """Entries in memory, never more than `limit` bytes of them."""
 
@@ -221,21 +227,21 @@ class MemoryStore:
         self.used = 0
         self.findable = 0  # of that, what entries take that can be evicted; the rest is arriving, or only still read
         self.evicted = 0
-        self._entries: dict[bytes, tuple[Entry, ...]] = {}
+        self._entries = _Entries()
+        # Every variant stored under a primary key, without a call's cost.
+        self.get: Callable[[bytes], tuple[Entry, ...]] = self._entries.__getitem__
         self._order = Sieve()
         self._descriptors = _file_budget()
 
-    def get(self, key: bytes) -> tuple[Entry, ...]:
-        """Every variant stored under a primary key."""
-        return self._entries.get(key, ())
-
     def begin(self, key: bytes, entry: Entry, length: int | None) -> Writer | None:
-        """A writer for an entry's body of `length` bytes (None where unknown); None where it cannot be stored."""
-        room = length or 0
-        amount = _head_size(key, entry) + room
-        if room > self.largest or not self.charge(amount):
+        """A writer for an entry's body of `length` bytes (None where unknown); None where it cannot be stored.
+
+        A length is only announced: room for most of it is made as it comes.
+        """
+        head, room = _head_size(key, entry), min(length or 0, AHEAD)
+        if max(head, length or 0) > self.largest or not self.charge(head + room):
             return None
-        return Writer(self, key, entry, Content(self, amount, room))
+        return Writer(self, key, entry, Content(self, head + room, room))
 
     def put(self, key: bytes, entry: Entry, content: Content) -> None:
         """Make an entry findable; takes over its writer's hold on the content."""

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from cache.stores.memory import MemoryStore
-from handlers.access import AccessControl, Rule, default_after
 from handlers.access_log import AccessLog, Sink
 from reactor.client import Pool
 from reactor.exchange import Handler
 from reactor.listener import Listener
+from reactor.roles.limits import limit_flags, limits_of
+from reactor.roles.access import Access
 from reactor.roles.process import Group, Process
-from reactor.roles.values import RuleAction, address
+from reactor.roles.values import address
 from reactor.server import Server
 
 
@@ -26,17 +27,13 @@ def listen_flags(to: Any, default: str) -> None:
         "--access-log", metavar="PATH|-|off", help="`-` is standard output (the default when that is a terminal, else off)"
     )
     to.add_argument("--log-format", choices=("combined", "json"), default="combined", help="of the access log (combined)")
-
-
-def access_flags(to: Any) -> None:
-    rules = to.add_argument
-    note = "client=CIDR host=GLOB port=N method=NAME, several joined by spaces; the first rule that matches decides"
-    rules("--allow", action=RuleAction, dest="rules", metavar="RULE", help=note)
-    rules("--deny", action=RuleAction, dest="rules", metavar="RULE", help="the same, refused with 403")
+    limit_flags(to)
 
 
 class Listening:
     """A group that listens: a handler behind a listener or several."""
+
+    access: Access
 
     def __init__(self, process: Process, name: str, flags: argparse.Namespace, default: tuple[str, int]) -> None:
         self.process = process
@@ -44,6 +41,7 @@ class Listening:
         self.addresses: list[tuple[str, int]] = flags.listen or [default]
         self.log_path = log_path(flags, process.flags)
         self.log_format = flags.log_format
+        self.limits = limits_of(flags)
         self.sink: Sink | None = None
         self.pool: Pool | None = None
         self.store: MemoryStore | None = None
@@ -61,7 +59,7 @@ class Listening:
         if self.log_path is not None:
             self.sink = Sink(self.log_path, reactor)
             handler = access_log = AccessLog(handler, self.sink, self.log_format)
-        self.server = Server(reactor, handler, access_log=access_log)
+        self.server = Server(reactor, handler, self.limits, access_log, door=self.access.door)
         for host, port in self.addresses:
             self.listeners.append(Listener(reactor, host, port, self.server.accept))
         for listener in self.listeners:
@@ -86,6 +84,7 @@ class Listening:
             self.server.abort()
 
     def close(self) -> None:
+        self.access.close()
         if self.pool is not None:
             self.pool.close()
         if self.store is not None:
@@ -96,10 +95,6 @@ class Listening:
 
 def is_handler(thing: object) -> bool:
     return callable(getattr(thing, "handle", None))
-
-
-def controlled(handler: Handler, rules: list[Rule]) -> Handler:
-    return AccessControl(handler, rules, default_after(rules)) if rules else handler
 
 
 def log_path(flags: argparse.Namespace, process: argparse.Namespace) -> str | None:

@@ -49,6 +49,7 @@ class Process:
         self.exit_code = 0
         self.signalled = 0  # the number of the signal that ends it
         self._stopping = False
+        self.at_hangup: list[Callable[[], object]] = []  # what SIGHUP calls; without any, it ends the process as ever
 
     def run(self) -> int:
         """Start every group and turn until all are done; the exit status. Raises ConfigError."""
@@ -57,6 +58,8 @@ class Process:
             # Before anybody is told that a listener is ready: who waits for that may send a signal at once.
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.reactor.on_signal(number, partial(self._signalled, number))
+            if self.at_hangup:
+                self.reactor.on_signal(signal.SIGHUP, self._hung_up)
             for group in list(self.groups):
                 group.start()
             # What start-up made stays for good: the collector need not look at it again.
@@ -84,6 +87,10 @@ class Process:
             self.groups.remove(group)
         if not self.groups:
             self.reactor.stop()
+
+    def _hung_up(self) -> None:
+        for callback in self.at_hangup:
+            self.reactor.call_soon(callback)
 
     def _signalled(self, number: int) -> None:
         self.signalled = number

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from cache.entry import Entry
 from cache.policy import DEFAULT_POLICY
 from cache.stores import memory
-from cache.stores.memory import ENTRY_OVERHEAD, JOIN, SPILL, VARIANTS, Content, ContentSource, MemoryStore, Writer
+from cache.stores.memory import AHEAD, ENTRY_OVERHEAD, JOIN, SPILL, VARIANTS, Content, ContentSource, MemoryStore, Writer
 from cache.validation import freshen
 from handlers.stored import Rendered
 from reactor.http.fields import Fields
@@ -254,12 +254,32 @@ def test_a_limit_that_holds_nothing() -> None:
     assert store.used == 0
 
 
-def test_an_announced_body_is_reserved_at_once() -> None:
-    store = MemoryStore(MIB)
-    writer = store.begin(b"k", entry(), 200_000)
-    assert writer is not None and store.used >= 200_000
+def test_an_announced_body_takes_its_room_as_it_comes() -> None:
+    store = MemoryStore(4 * MIB)
+    writer = store.begin(b"k", entry(), MIB)
+    assert writer is not None and AHEAD <= store.used < AHEAD + 4000
+    for n in range(1, 11):
+        assert writer.write(bytes(100_000)) and store.used - 4000 < max(AHEAD, n * 100_000) <= store.used
     writer.discard()
     assert store.used == 0
+    short = store.begin(b"k", entry(), 1000)
+    assert short is not None and 1000 < store.used < 5000
+    short.discard()
+
+
+def test_lengths_that_are_only_announced_evict_nobody() -> None:
+    store = MemoryStore(8 * MIB)
+    small = [stored(store, b"%d" % n, b"x" * 1000) for n in range(100)]
+    huge = [store.begin(b"huge %d" % n, entry(), 2 * MIB) for n in range(20)]
+    assert all(huge) and all(one.store is not None for one in small)
+    for writer in huge:
+        assert writer is not None
+        while writer.content.size < 2 * MIB and writer.write(bytes(MIB // 8)):
+            assert store.used <= store.limit
+        writer.discard()
+    assert store.used <= store.limit
+    store.close()
+    assert (store.used, store.findable) == (0, 0)
 
 
 # Readers.

@@ -353,8 +353,8 @@ def test_the_memos_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     control = AccessControl(Through(), rules_of("deny host=h3 client=10.0.0.0/8"), True)
     for number in range(50):
         assert answered(control, f"http://h{number}/", peer=f"10.0.0.{number}").status == (403 if number == 3 else 204)
-        assert len(control._rules) <= 8
-        assert len(control._rules._addresses) <= 8
+        assert len(control.rules) <= 8
+        assert len(control.rules._clients) <= 8
 
 
 LABELS = st.sampled_from(["a", "b", "com"])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from cache.fill import LITTLE, STALL
 from cache.policy import DEFAULT_POLICY, OperatorRule, Policy
 from cache.stores.memory import SPILL, MemoryStore
-from handlers.caching import FETCHES_PER_KEY, HIT_FOR_MISS_KEYS, HIT_FOR_MISS_SECONDS, Caching
+from handlers.caching import FETCHES_PER_KEY, HIT_FOR_MISS_KEYS, HIT_FOR_MISS_SECONDS, VALIDATED_KEYS, Caching
 from handlers.responses import IteratorSource
 from reactor.exchange import BytesSource, Exchange, FileSource, Head
 from reactor.http.fields import Fields
@@ -444,28 +444,78 @@ def test_head_is_answered_from_what_get_stored(proxy: Proxy) -> None:
     proxy.not_asked()
 
 
-def test_the_origin_is_asked_for_everything_and_conditions_are_looked_at_then(proxy: Proxy) -> None:
-    client = proxy.ask("/", 'If-None-Match: "one"', "If-Modified-Since: Sun, 06 Nov 1994 08:00:00 GMT")
+@pytest.mark.parametrize("condition", ['If-None-Match: "one"', "If-Modified-Since: Sun, 06 Nov 1994 08:00:00 GMT"])
+def test_where_nothing_is_stored_a_condition_is_for_the_origin(proxy: Proxy, condition: str) -> None:
+    client = proxy.ask("/", condition)
     asked = proxy.asked()
-    assert asked.fields.keys().isdisjoint({b"if-none-match", b"if-modified-since"})
-    asked.answer(b"hello", FRESH, TAGGED)
+    name, _, value = condition.partition(": ")
+    assert asked.fields[name.lower().encode()] == value.encode()
+    asked.begin(TAGGED, FRESH, status="304 Not Modified")
     answer = client.answer()
+    assert (answer.status, cached(answer), answer.fields[b"etag"]) == (304, "fwd=uri-miss", b'"one"')
+    assert len(proxy.caching.store) == 0 and not proxy.caching._unstorable
+    again = proxy.ask("/", condition)  # it is asked for more than once: the whole is fetched
+    asked = proxy.asked()
+    assert name.lower().encode() not in asked.fields
+    asked.answer(b"hello", FRESH, TAGGED, "Last-Modified: Sun, 06 Nov 1994 08:00:00 GMT")
+    answer = again.answer()
     assert (answer.status, cached(answer)) == (304, "fwd=uri-miss; stored; ttl=60")
     assert hit(proxy).body == b"hello"
 
 
+def test_the_full_answer_to_a_condition_is_stored(proxy: Proxy) -> None:
+    client = proxy.ask("/", 'If-None-Match: "old"')
+    proxy.asked().answer(b"hello", FRESH, TAGGED)
+    assert client.answer().body == b"hello" and hit(proxy).body == b"hello"
+
+
+def test_nobody_waits_for_the_answer_to_anothers_condition(proxy: Proxy) -> None:
+    """Its 304 is for who has asked alone; all the others, with conditions or without, are one fetch of the whole."""
+    first = proxy.ask("/", 'If-None-Match: "one"')
+    conditional = proxy.asked()
+    others = [proxy.ask("/", *lines) for lines in [('If-None-Match: "one"',), (), ('If-None-Match: "two"',), ()]]
+    whole = proxy.asked()
+    assert b"if-none-match" in conditional.fields and b"if-none-match" not in whole.fields
+    proxy.not_asked()
+    conditional.begin(TAGGED, status="304 Not Modified")
+    assert first.answer().status == 304
+    for other in others:
+        other.expect_silence()
+    whole.answer(b"hello", FRESH, TAGGED)
+    assert [other.answer().status for other in others] == [304, 200, 200, 200]
+
+
+def test_who_reloads_with_conditions_sends_them(proxy: Proxy) -> None:
+    clients = [proxy.ask("/", "Cache-Control: max-age=0", f'If-None-Match: "{n}"') for n in range(2)]
+    for n, client in enumerate(clients):
+        asked = proxy.asked()
+        assert asked.fields[b"if-none-match"] == b'"%d"' % n
+        asked.begin(f'ETag: "{n}"', status="304 Not Modified")
+        assert client.answer().status == 304
+
+
+def test_what_clients_have_validated_is_remembered_within_bounds(proxy: Proxy) -> None:
+    for n in range(VALIDATED_KEYS + 10):
+        proxy.caching.mark_validated(b"http://a/%d" % n)
+    assert len(proxy.caching._validated) == VALIDATED_KEYS
+    assert b"http://a/9" not in proxy.caching._validated and b"http://a/10" in proxy.caching._validated
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_who_has_it_already_need_not_wait_for_the_body(proxy: Proxy, alone: bool) -> None:
-    has = proxy.ask("/", 'If-None-Match: "one"')
+    first = proxy.ask()
     asked = proxy.asked()
-    wants = None if alone else proxy.ask()
+    has = proxy.ask("/", 'If-None-Match: "one"')
+    if alone:
+        first.reset()
+        proxy.house.turns()
     asked.begin(FRESH, TAGGED, f"Content-Length: {LITTLE * 2}", first=b"x")
     assert has.answer().status == 304
     late = proxy.ask("/", 'If-None-Match: "one"')
     assert late.answer().status == 304
     asked.peer.send(bytes(LITTLE * 2 - 1))
-    if wants is not None:
-        assert len(wants.answer().body) == LITTLE * 2
+    if not alone:
+        assert len(first.answer().body) == LITTLE * 2
     assert len(hit(proxy).body) == LITTLE * 2
     proxy.not_asked()
 
@@ -985,6 +1035,75 @@ def test_what_must_not_be_shared_goes_to_who_asked_and_the_others_ask_themselves
     assert len(proxy.caching.store) == 0
 
 
+ALWAYS_VALIDATED = ["Cache-Control: no-cache", "Cache-Control: max-age=0", "Cache-Control: max-age=60, no-cache"]
+
+
+@pytest.mark.parametrize("line", ALWAYS_VALIDATED)
+def test_what_needs_validation_for_every_use_is_for_who_asked_alone(proxy: Proxy, line: str) -> None:
+    clients = [proxy.ask("/", f"X: {n}") for n in range(4)]
+    proxy.asked().answer(b"hello", line, TAGGED)
+    answer = clients[0].answer()
+    assert (answer.body, cached(answer).partition("; ttl")[0]) == (b"hello", "fwd=uri-miss; stored")
+    askeds = [proxy.asked() for _ in range(3)]  # all at once, none behind another, each with what is stored now
+    for asked in reversed(askeds):
+        assert asked.fields[b"if-none-match"] == b'"one"'
+        asked.begin(line, TAGGED, f"For: {int(asked.fields[b'x'])}", status="304 Not Modified")
+    for n in range(1, 4):
+        answer = clients[n].answer()
+        assert (answer.body, answer.fields[b"for"]) == (b"hello", b"%d" % n)
+        assert "fwd-status=304; collapsed=?0" in cached(answer)
+
+
+@pytest.mark.parametrize("line", ALWAYS_VALIDATED)
+def test_of_what_is_validated_for_every_use_each_has_its_own_validation(proxy: Proxy, line: str) -> None:
+    fetch(proxy, b"hello", line, TAGGED)
+    clients = crowd(proxy, 3)
+    askeds = [proxy.asked() for _ in range(3)]
+    for asked in askeds:
+        asked.begin(TAGGED, status="304 Not Modified")
+    for client in clients:
+        answer = client.answer()
+        assert answer.body == b"hello" and "fwd-status=304" in cached(answer) and "collapsed" not in cached(answer)
+
+
+def test_what_a_validation_makes_one_of_those_is_for_who_asked_alone(house: House, proxy: Proxy) -> None:
+    fetch(proxy, b"hello", FRESH, TAGGED)
+    house.pass_time(61.0)
+    clients = crowd(proxy, 3)
+    proxy.asked().begin(TAGGED, "Cache-Control: no-cache", status="304 Not Modified")
+    assert clients[0].answer().body == b"hello"
+    for asked in [proxy.asked() for _ in range(2)]:
+        asked.begin(TAGGED, status="304 Not Modified")
+    assert [client.answer().body for client in clients[1:]] == [b"hello"] * 2
+
+
+@pytest.mark.parametrize("line", ALWAYS_VALIDATED)
+def test_who_comes_while_one_of_those_arrives_has_a_fetch_of_its_own(proxy: Proxy, line: str) -> None:
+    first = proxy.ask()
+    arriving = proxy.asked()
+    arriving.begin(line, TAGGED, "Content-Length: 5", first=b"he")
+    assert first.head().status == 200
+    second = proxy.ask()
+    proxy.asked().answer(b"other", line, TAGGED)
+    assert second.answer().body == b"other"
+    arriving.peer.send(b"llo")
+    assert first.take(5) == b"hello"
+
+
+def test_what_went_stale_on_its_way_is_joined_by_nobody(house: House, proxy: Proxy) -> None:
+    first = proxy.ask()
+    arriving = proxy.asked()
+    arriving.begin("Cache-Control: max-age=5", "Content-Length: 5", first=b"he")
+    first.head()
+    house.pass_time(6.0)
+    second = proxy.ask()
+    proxy.asked().answer(b"other", FRESH)
+    assert second.answer().body == b"other"
+    arriving.peer.send(b"llo")
+    assert first.take(5) == b"hello"
+    assert hit(proxy).body == b"other"
+
+
 def test_that_is_remembered_for_a_while(house: House, proxy: Proxy) -> None:
     fetch(proxy, b"x", "Cache-Control: private")
     clients = crowd(proxy, 3)
@@ -1308,6 +1427,48 @@ def test_a_reload_on_its_way_is_old_too(house: House, proxy: Proxy) -> None:
     asked.answer(b"old", FRESH)
     assert client.answer().body == b"old"
     assert len(proxy.caching.store) == 0
+
+
+def invalidate_group(proxy: Proxy, group: str) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/change", "Content-Length: 0"))
+    proxy.asked().answer(b"", f'Cache-Group-Invalidation: "{group}"')
+    assert client.answer().status == 200
+
+
+@pytest.mark.parametrize("arriving", [True, False])
+@pytest.mark.parametrize("asking", [(), ("Cache-Control: no-cache",)])
+def test_a_group_that_changes_changes_what_is_on_its_way(proxy: Proxy, arriving: bool, asking: tuple[str, ...]) -> None:
+    client = proxy.ask("/a", *asking)
+    asked = proxy.asked()
+    lines = (FRESH, TAGGED, 'Cache-Groups: "fruit", "red"', "Content-Length: 5")
+    if arriving:
+        asked.begin(*lines, first=b"he")
+        client.head()
+    invalidate_group(proxy, "red")
+    if arriving:
+        asked.peer.send(b"llo")
+        assert client.take(5) == b"hello"
+    else:
+        asked.begin(*lines, first=b"hello")
+        assert client.answer().body == b"hello"
+    again = proxy.ask("/a")
+    proxy.asked().answer(b"new", FRESH)
+    assert again.answer().body == b"new"
+
+
+@pytest.mark.parametrize("arriving", [True, False])
+def test_another_group_does_not(proxy: Proxy, arriving: bool) -> None:
+    client = proxy.ask("/a")
+    asked = proxy.asked()
+    lines = (FRESH, 'Cache-Groups: "fruit"', "Content-Length: 5")
+    if arriving:
+        asked.begin(*lines, first=b"he")
+        client.head()
+    invalidate_group(proxy, "red")
+    asked.peer.send(b"llo") if arriving else asked.begin(*lines, first=b"hello")
+    assert (client.take(5) if arriving else client.answer().body) == b"hello"
+    assert hit(proxy, "/a").body == b"hello"
 
 
 def test_what_comes_late_does_not_take_the_place_of_what_is_newer(house: House, proxy: Proxy) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from handlers.proxy import Upstream
+from cache.stores.memory import MemoryStore
+from handlers.upstreams import Upstream, Upstreams
 from reactor.client import ClientLimits
 from reactor.errors import ConfigError
 from reactor.exchange import PULL
@@ -119,6 +120,22 @@ def test_te_trailers_is_our_own_word_for_the_next_hop(proxy: Proxy) -> None:
     assert proxy.asked().lines[-2:] == [b"TE: trailers", b"Connection: TE"]
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_which_trailers_come_is_told_to_who_gets_them(proxy: Proxy, wanted: bool) -> None:
+    client = proxy.ask("/", *(["TE: trailers", "Connection: TE"] if wanted else []))
+    proxy.asked().begin("Trailer: X-Sum", "Transfer-Encoding: chunked", first=chunk(b"hi") + b"0\r\nX-Sum: 7\r\n\r\n")
+    answer = client.answer()
+    assert (answer.fields.get(b"trailer"), answer.trailers) == ((b"X-Sum", {b"x-sum": b"7"}) if wanted else (None, {}))
+
+
+def test_trailers_that_cannot_come_are_not_announced(proxy: Proxy) -> None:
+    client = proxy.ask("/", "TE: trailers", "Connection: TE")
+    proxy.asked().answer(b"hi", "Trailer: X-Sum")
+    assert b"trailer" not in client.answer().fields
+    client.send(proxy.request("POST", "/", "Trailer: X-Sum", "Content-Length: 2") + b"hi")
+    assert b"trailer" not in proxy.asked().fields
+
+
 def test_via_is_appended(proxy: Proxy) -> None:
     proxy.ask("/", "Via: 1.0 fred", "Via: 1.1 wilma (x)")
     assert proxy.asked().lines[1:] == [b"Via: 1.0 fred", b"Via: 1.1 wilma (x)", via(proxy)]
@@ -151,7 +168,7 @@ def test_a_loop_is_seen(house: House) -> None:
 
 def test_a_proxy_that_is_its_own_upstream(house: House) -> None:
     proxy = Proxy(house, reverse=True)
-    proxy.forwarding.upstream = Upstream.parse(f"http://127.0.0.1:{proxy.served.port}")
+    proxy.forwarding.upstreams = Upstreams([Upstream.parse(f"http://127.0.0.1:{proxy.served.port}")])
     client = proxy.ask("/")
     assert client.answer().status == 508
 
@@ -276,6 +293,14 @@ def test_what_has_no_body_has_none(proxy: Proxy, method: str, status: str, lengt
     assert (again.target, again.peer) == (b"/next", asked.peer)
     again.answer(b"hi")
     assert client.answer().body == b"hi"
+
+
+@pytest.mark.parametrize(("length", "told"), [("5, 5", b"5"), ("5, 6", None), ("x", None), ("-1", None), ("9" * 17, None), ("", None)])
+def test_a_length_that_nothing_is_held_to_is_one_number_or_none(proxy: Proxy, length: str, told: bytes | None) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    proxy.asked().begin(f"Content-Length: {length}")
+    assert client.answer(b"HEAD").fields.get(b"content-length") == told
 
 
 def test_a_head_response_may_speak_of_chunks(proxy: Proxy) -> None:
@@ -766,6 +791,34 @@ def test_a_client_that_reads_nothing_any_more_is_given_up(house: House, proxy: P
 
 
 # Upgrades.
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_websocket_passes_in_both_modes_and_through_a_cache(house: House, reverse: bool, cached: bool) -> None:
+    proxy = Proxy(house, reverse=reverse, store=MemoryStore(1 << 20) if cached else None)
+    if cached:  # what is stored under the same URL is no answer to an upgrade
+        client = proxy.ask("/chat")
+        proxy.asked().answer(b"a page", "Cache-Control: max-age=60")
+        assert client.answer().body == b"a page"
+    client = proxy.connect()
+    client.send(proxy.get("/chat", "Connection: Upgrade", "Upgrade: websocket") + b"early ")
+    asked = proxy.asked()
+    assert (asked.target, asked.fields[b"upgrade"], asked.fields[b"connection"]) == (b"/chat", b"websocket", b"Upgrade")
+    asked.peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+    assert client.head().status == 101
+    client.expect(b"hello")
+    client.send(b"bird")
+    asked.peer.expect(b"early bird")
+    asked.peer.shutdown()
+    client.until(lambda: client.at_eof, "the end of the origin's side")
+    client.send(b"last words")
+    asked.peer.expect(b"last words")
+    client.close()
+    asked.peer.expect_close()
+    house.until(lambda: len(proxy.ended) == 1 + cached)
+    exchange = proxy.ended[-1]
+    assert (exchange.status, exchange.bytes_in, exchange.bytes_out, exchange.failure) == (101, 20, 5, None)
 
 
 def test_an_upgrade_joins_the_two(proxy: Proxy) -> None:
