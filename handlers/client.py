@@ -26,7 +26,7 @@ from typing import NamedTuple
 from reactor.client import Call, Pool
 from reactor.client_connection import IDEMPOTENT
 from reactor.errors import BodyCutShort, ContentError, FetchFailed, ProtocolError, TimedOut, UpstreamError
-from reactor.exchange import Body, BytesSource, Source
+from reactor.exchange import Body, BytesSource, Source, as_source
 from reactor.http import redirects
 from reactor.http.codings import ACCEPT_ENCODING, Decoder, decoder_for
 from reactor.http.dates import parse_date
@@ -265,17 +265,18 @@ class Transfer:
         status = response.status
         if (status >= 300 or status == 101) and self._taken_up(response, body):
             return
-        try:
-            decoder = self._decoder(response, body)
-        except ContentError as error:
-            drop(body)
-            self._fail(self._failure(error.reason, "content"))
-            return
-        if isinstance(body, Source) or decoder is not None:
-            body = TransferBody(self, body if isinstance(body, Source) else BytesSource(body), decoder)
+        if type(body) is not bytes or b"content-encoding" in response.fields.index:
+            try:
+                decoder = self._decoder(response, body)
+            except ContentError as error:
+                drop(body)
+                self._fail(self._failure(error.reason, "content"))
+                return
+            if decoder is not None or type(body) is not bytes:
+                body = TransferBody(self, as_source(body), decoder)
         self.response = response
         self.body = body
-        if isinstance(body, bytes):
+        if type(body) is bytes:
             self._over()
         self._on_response(self)
 
