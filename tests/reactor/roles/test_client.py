@@ -68,6 +68,24 @@ def test_bodies(tmp_path: Path, argv: str, data: list[Any]) -> None:
     assert made.method == ("PUT" if "-T" in argv else None)
 
 
+def test_a_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda size: "x" * size)
+    file = tmp_path / "file"
+    file.write_bytes(b"one\n")
+    made = options("-F", 'a"=1', "-F", f"b=<{file}", "-F", f"c=@{file}", "-F", f"d=@{file};type=text/x;filename=n")
+    assert made.fields == [("Content-Type", f"multipart/form-data; boundary={'x' * 16}")]
+    parts = [part if isinstance(part, bytes) else Path(part.path).read_bytes() for part in made.data or ()]  # type: ignore[union-attr]
+    mark = "x" * 16
+    assert b"".join(parts).decode().replace("\r\n", "\n") == (
+        f'--{mark}\nContent-Disposition: form-data; name="a%22"\n\n1\n'
+        f'--{mark}\nContent-Disposition: form-data; name="b"\n\none\n\n'
+        f'--{mark}\nContent-Disposition: form-data; name="c"; filename="file"\nContent-Type: application/octet-stream\n\none\n\n'
+        f'--{mark}\nContent-Disposition: form-data; name="d"; filename="n"\nContent-Type: text/x\n\none\n\n'
+        f"--{mark}--\n"
+    )
+    assert options("-F", "a=1", "-H", "Content-Type: x").fields == [("Content-Type", "x")]
+
+
 def test_fields_that_other_flags_make() -> None:
     assert options("-u", "me:secret", "-A", "x", "-e", "http://r/", "-r", "0-9", "-d", "a").fields == [
         ("Content-Type", "application/x-www-form-urlencoded"), ("Authorization", "Basic bWU6c2VjcmV0"),
@@ -105,7 +123,7 @@ def test_files_and_limits() -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        "-T none", "-T x -d y", "-C 1_0", "-C -1", "-C +1", "-C 5 -r 1-2", "--max-redirs -1", "--retry many", "--max-time soon", "-d @none",
+        "-T none", "-T x -d y", "-F a", "-F a=@none", "-F a=<none", "-F a=b -d c", "-F a=@/dev/null;x=y", "-C 1_0", "-C -1", "-C +1", "-C 5 -r 1-2", "--max-redirs -1", "--retry many", "--max-time soon", "-d @none",
         "--data-urlencode @none", "-H A", "-X A(B",
     ],
 )  # fmt: skip
