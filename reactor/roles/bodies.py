@@ -6,11 +6,12 @@ import argparse
 import os
 import re
 import secrets
+import stat
 from typing import Any
 from urllib.parse import quote_from_bytes
 
 from handlers.bodies import stripped
-from handlers.fetch_command import FilePart, InputPart, Part
+from handlers.parts import FilePart, InputPart, Part
 from reactor.errors import ConfigError
 
 # -F NAME=@FILE;type=TEXT/X;filename=NAME
@@ -47,8 +48,16 @@ def _data_part(option: str, text: str) -> Part:
     strip = option in ("-d", "--data")
     if text == "@-":
         return InputPart(strip)
+    if not strip:
+        return file_part(text[1:])
     with open(text[1:], "rb") as file:
-        return stripped(file.read()) if strip else FilePart(text[1:])
+        return stripped(file.read())
+
+
+def file_part(path: str) -> Part:
+    """A file that is opened when it is sent; what is none (a named pipe, say) is read now. Raises OSError."""
+    with open(path, "rb") as file:
+        return FilePart(path) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else file.read()
 
 
 def _urlencoded(text: str) -> bytes:
@@ -91,10 +100,10 @@ def _form_part(content: str) -> tuple[str, Part]:
     if match is None:
         raise ConfigError(f"-F {content}: not of the form @FILE;type=TYPE;filename=NAME")
     path = match["path"]
-    os.stat(path)
+    part = file_part(path)
     filename = match["filename"] or os.path.basename(path)
     kind = match["type"] or "application/octet-stream"
-    return f'; filename="{_quoted(filename)}"\r\nContent-Type: {kind}', FilePart(path)
+    return f'; filename="{_quoted(filename)}"\r\nContent-Type: {kind}', part
 
 
 def _quoted(name: str) -> str:

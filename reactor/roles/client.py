@@ -13,12 +13,13 @@ from typing import Any, BinaryIO
 from urllib.parse import quote_from_bytes
 
 from handlers.fetch import basic
-from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, Fetch, FetchOptions, FilePart, InputPart, Part
+from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, Fetch, FetchOptions
+from handlers.parts import InputPart, Part
 from handlers.trace import TracingConnector
 
 from reactor.client import ClientLimits, Pool
 from reactor.errors import ConfigError
-from reactor.roles.bodies import DataAction, data_parts, form_parts
+from reactor.roles.bodies import DataAction, data_parts, file_part, form_parts
 from reactor.roles.process import Group, Process
 from reactor.roles.values import field, method, proxy_url, seconds
 
@@ -110,7 +111,9 @@ class ClientGroup:
                 raise ConfigError(f"--trace {self.flags.trace}: {error.strerror}") from None
             connector = TracingConnector(connector, self._write_trace)
         self.pool = Pool(self.process.reactor, connector, self.limits)
-        self.fetch = Fetch(self.process.reactor, self.pool, self.options, self._done)
+        # A closed standard input is None, and its number has become something else's.
+        stdin = 0 if sys.stdin is not None else -1
+        self.fetch = Fetch(self.process.reactor, self.pool, self.options, self._done, stdin=stdin)
         self.fetch.start()
 
     def _write_trace(self, text: str) -> None:
@@ -186,9 +189,10 @@ def _is_json(flags: argparse.Namespace) -> bool:
 def _upload_part(path: str) -> Part:
     if path == "-":
         return InputPart(gather=False)
-    if not os.path.isfile(path) or not os.access(path, os.R_OK):
-        raise ConfigError(f"-T {path}: not a file that can be read")
-    return FilePart(path)
+    try:
+        return file_part(path)
+    except OSError as error:
+        raise ConfigError(f"-T {path}: {error.strerror}") from None
 
 
 def _urls(flags: argparse.Namespace) -> list[str]:

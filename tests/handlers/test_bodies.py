@@ -123,6 +123,11 @@ def test_a_device_that_cannot_be_polled(house: House) -> None:
         assert PipeSource(house.reactor, file.fileno()).pull(10) == b""
 
 
+def test_a_descriptor_that_is_none(house: House) -> None:
+    with pytest.raises(BodyCutShort, match="cannot be read"):
+        PipeSource(house.reactor, 999_999).pull(10)
+
+
 @pytest.mark.parametrize(("pieces", "got", "rest"), [([b"ab", None, b"c"], b"abc", False), ([b"ab", None, b"cdef", b"g"], b"abcdef", True)])
 def test_gathering_ends_with_the_body_or_the_limit(house: House, pieces: list[Any], got: bytes, rest: bool) -> None:
     body = Script(house.reactor, *pieces)

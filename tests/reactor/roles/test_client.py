@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, FetchOptions, FilePart, InputPart
+from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, FetchOptions
+from handlers.parts import FilePart, InputPart
 from reactor.errors import ConfigError
 from reactor.roles.client import add_flags, options_of
 from reactor.roles.values import OneLineParser
