@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -122,7 +121,7 @@ class Fetch(Watcher):
         self.code = OK
         # Not sys.stdout: what a closed pipe did not take must not lie in a buffer until the interpreter's end.
         self._out = out if out is not None else open(1, "wb", buffering=0, closefd=False)
-        self._err = err if err is not None else sys.stderr.buffer
+        self._err = err if err is not None else open(2, "wb", closefd=False)
         self._parts = Parts(reactor, options.data or (), stdin, options.traced)
         self._client = Client(pool, options.proxy, options.proxy_fields)
         self._urls = iter(enumerate(options.urls))

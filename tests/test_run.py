@@ -624,6 +624,16 @@ def test_a_client_beside_a_server_leaves_it_running(folder: Path) -> None:
         running.kill()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_the_shell_has_closed_is_not_written_into_something_else(house: Running, tmp_path: Path, closed: str) -> None:
+    url = f"http://127.0.0.1:{house.ports['server']}/api/echo"
+    command = f"exec '{sys.executable}' -m reactor.run --role client -v --data-binary @- {url} {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, input=b"hello", capture_output=True, timeout=20)
+    assert done.returncode == 0
+    assert (b'"body":"hello"' in done.stdout) == (closed == "2>&-") and (b'"body":""' in done.stdout) == (closed == "<&-")
+    assert (b"< HTTP/1.1 200" in done.stderr) == ("2" not in closed)
+
+
 @pytest.mark.parametrize(("number", "why", "status"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "stopped", 143)])
 def test_a_signal_ends_a_fetch_and_keeps_what_came(
     house: Running, tmp_path: Path, number: int, why: str, status: int

@@ -111,9 +111,7 @@ class ClientGroup:
                 raise ConfigError(f"--trace {self.flags.trace}: {error.strerror}") from None
             connector = TracingConnector(connector, self._write_trace)
         self.pool = Pool(self.process.reactor, connector, self.limits)
-        # A closed standard input is None, and its number has become something else's.
-        stdin = 0 if sys.stdin is not None else -1
-        self.fetch = Fetch(self.process.reactor, self.pool, self.options, self._done, stdin=stdin)
+        self.fetch = Fetch(self.process.reactor, self.pool, self.options, self._done)
         self.fetch.start()
 
     def _write_trace(self, text: str) -> None:
