@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from handlers.client import Client, Transfer, Watcher, drop, targets
+from handlers.download import CannotResume, Download
+from handlers.parts import Part, Parts
+from handlers.terminal import BAR_EVERY, BinaryRefused, Progress, Screen, columns_of, shown_head, visible, wants_colour
 from reactor.client import Pool
 from reactor.client_connection import NO_ANSWER, NO_RESPONSE
 from reactor.errors import BodyCutShort, ContentError, FetchFailed, TimedOut
@@ -23,11 +27,6 @@ from reactor.http.parser import Response
 from reactor.http.uri import Origin
 from reactor.http.writer import status_line
 from reactor.loop import Reactor, Timer
-
-from handlers.client import Client, Transfer, Watcher, drop, targets
-from handlers.download import CannotResume, Download
-from handlers.parts import Part, Parts
-from handlers.terminal import BAR_EVERY, BinaryRefused, Progress, Screen, columns_of, shown_head, visible, wants_colour
 
 MAX_REDIRECTS = 50  # followed for one URL, as curl does; exit 47 beyond
 

@@ -16,7 +16,6 @@ from handlers.fetch import basic
 from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, Fetch, FetchOptions
 from handlers.parts import InputPart, Part
 from handlers.trace import TracingConnector
-
 from reactor.client import ClientLimits, Pool
 from reactor.errors import ConfigError
 from reactor.roles.bodies import DataAction, data_parts, file_part, form_parts
