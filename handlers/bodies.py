@@ -13,7 +13,6 @@ from reactor.loop import READ, Reactor
 from reactor.sources import ChainSource
 
 PIPE_READ = 64 * 1024  # bytes taken from a pipe at a time: what Linux lets one hold
-GATHER = 1024 * 1024  # bytes of a pipe that are awaited, so that a short body has a length; beyond, it is sent in chunks
 
 
 def as_body(content: Any) -> Body:
@@ -93,6 +92,8 @@ class PipeSource(Source):
                 self._state = "watched"
             except PermissionError:
                 pass  # a device such as /dev/null, that cannot be polled and never waits
+            except OSError as error:
+                raise BodyCutShort(f"cannot be read: {error.strerror}") from None
         if self._state == "watched":
             return None
         if self._state == "over":

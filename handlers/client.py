@@ -26,7 +26,7 @@ from typing import NamedTuple
 from reactor.client import Call, Pool
 from reactor.client_connection import IDEMPOTENT
 from reactor.errors import BodyCutShort, ContentError, FetchFailed, ProtocolError, TimedOut, UpstreamError
-from reactor.exchange import Body, BytesSource, Source
+from reactor.exchange import Body, BytesSource, Source, as_source
 from reactor.http import redirects
 from reactor.http.codings import ACCEPT_ENCODING, Decoder, decoder_for
 from reactor.http.dates import parse_date
@@ -48,6 +48,7 @@ MEMO_URLS = 1024  # URLs remembered with their parts; at the limit the memo star
 MEMO_URL_LENGTH = 1024  # characters; longer ones are not remembered
 
 _DEFAULTS = b"User-Agent: %b\r\nAccept: */*\r\n" % USER_AGENT
+_EXPECT = b"Expect: 100-continue\r\n"
 _DEFAULTS_DECODED = b"%bAccept-Encoding: %b\r\n" % (_DEFAULTS, ACCEPT_ENCODING)
 # Made by the connection or by the URL; "Host" alone may be said otherwise.
 _NOT_SENT = (b"host", b"content-length", b"transfer-encoding")
@@ -81,6 +82,16 @@ class Client:
         self.reactor = pool.reactor
         self.proxy = proxy
         self.proxy_fields = proxy_fields
+        self.plain = _PlainHeads(self)
+
+    def head(self, method: bytes, url: str, host: bytes | None, lines: bytes) -> tuple[Origin, bytes]:
+        """Whom a request goes to, and its head without framing; raises FetchFailed and ProtocolError."""
+        origin, path = targets[url]
+        to = origin
+        if self.proxy is not None:
+            to, path = self.proxy, bytes(origin) + path
+        line = request_line(method, path)
+        return to, b"%bHost: %b\r\n%b%b" % (line, origin.authority if host is None else host, lines, self.proxy_fields)
 
     def request(
         self,
@@ -187,30 +198,24 @@ class Transfer:
 
     def _ask(self) -> None:
         """Raises FetchFailed and ProtocolError where this cannot be asked."""
-        client, body, fields = self.client, self._request_body, self.fields
-        origin, path = targets[self.url]
-        waits = self._expect
+        client, body, waits = self.client, self._request_body, self._expect
         if type(body) is not bytes or len(body) > EXPECT_ABOVE:
             body, waits = self._large_body(body)
         elif waits:
             waits = False  # a body that is there and short goes along with its head
-        to = origin
-        if client.proxy is not None:
-            to, path = client.proxy, bytes(origin) + path
-        host = origin.authority
-        if fields is None:
-            lines = _DEFAULTS_DECODED if self.decode else _DEFAULTS
+        if self.fields is None and not waits:
+            to, head = client.plain[self.method, self.url, self.decode]
         else:
-            host = fields.index.get(b"host", host)
-            lines = _sent(fields)
-        if waits:
-            lines += b"Expect: 100-continue\r\n"
-        if client.proxy is not None:
-            lines += client.proxy_fields
-        head = b"%bHost: %b\r\n%b" % (request_line(self.method, path), host, lines)
+            to, head = self._head(self.fields, bool(waits))
         if self.watcher is not None:
             self.watcher.asking(self, head)
         self.call = client.pool.call(to, self.method, head, body, self, bool(waits))
+
+    def _head(self, fields: Fields | None, waits: bool) -> tuple[Origin, bytes]:
+        """Whom it goes to, and the request line with the field lines; raises FetchFailed and ProtocolError."""
+        host = None if fields is None else fields.index.get(b"host")
+        lines = (_DEFAULTS_DECODED if self.decode else _DEFAULTS) if fields is None else _sent(fields)
+        return self.client.head(self.method, self.url, host, lines + _EXPECT if waits else lines)
 
     def _large_body(self, body: Body) -> tuple[Source, bool]:
         """A body that 100 (Continue) is waited for, unless the caller has said otherwise (RFC 9110 section 10.1.1)."""
@@ -260,17 +265,18 @@ class Transfer:
         status = response.status
         if (status >= 300 or status == 101) and self._taken_up(response, body):
             return
-        try:
-            decoder = self._decoder(response, body)
-        except ContentError as error:
-            drop(body)
-            self._fail(self._failure(error.reason, "content"))
-            return
-        if isinstance(body, Source) or decoder is not None:
-            body = TransferBody(self, body if isinstance(body, Source) else BytesSource(body), decoder)
+        if type(body) is not bytes or b"content-encoding" in response.fields.index:
+            try:
+                decoder = self._decoder(response, body)
+            except ContentError as error:
+                drop(body)
+                self._fail(self._failure(error.reason, "content"))
+                return
+            if decoder is not None or type(body) is not bytes:
+                body = TransferBody(self, as_source(body), decoder)
         self.response = response
         self.body = body
-        if isinstance(body, bytes):
+        if type(body) is bytes:
             self._over()
         self._on_response(self)
 
@@ -510,6 +516,23 @@ class _Targets(dict[str, tuple[Origin, bytes]]):
 
 
 targets = _Targets()
+
+
+class _PlainHeads(dict[tuple[bytes, str, bool], tuple[Origin, bytes]]):
+    """(method, URL, decode) → whom a request with the default fields goes to, and its head; raises as Client.head does."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self._head = client.head
+
+    def __missing__(self, key: tuple[bytes, str, bool]) -> tuple[Origin, bytes]:
+        method, url, decode = key
+        found = self._head(method, url, None, _DEFAULTS_DECODED if decode else _DEFAULTS)
+        if len(url) <= MEMO_URL_LENGTH:
+            if len(self) >= MEMO_URLS:
+                self.clear()
+            self[key] = found
+        return found
 
 
 def _with_defaults(given: Iterable[tuple[Text, Text | None]], decode: bool) -> Fields:

@@ -20,6 +20,9 @@ import json as json_module
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from handlers.bodies import as_body
+from handlers.client import REDIRECTS, Client, Hop, Transfer, Watcher
+from handlers.upstreams import Upstream
 from reactor.client import ClientLimits, Pool
 from reactor.connector import Connector
 from reactor.errors import BodyCutShort, ContentError, FetchFailed, StatusError, TimedOut
@@ -29,10 +32,6 @@ from reactor.http.parameters import split_parameters
 from reactor.http.parser import Response as Head
 from reactor.loop import Reactor
 from reactor.resolver import Resolver
-
-from handlers.bodies import as_body
-from handlers.client import REDIRECTS, Client, Hop, Transfer, Watcher
-from handlers.upstreams import Upstream
 
 MAX_BODY = 256 * 1024 * 1024  # bytes of a body that is held whole, after decoding; a longer one fails: stream it
 
@@ -227,7 +226,6 @@ class Session:
         """Close every connection; idempotent."""
         if not self._closed:
             self._closed = True
-            self._pool.close()
             self._pool.abort()
             self._resolver.close()
             self.reactor.turn(0.0)

@@ -202,8 +202,12 @@ class Pool:
             connection.close()
 
     def abort(self) -> None:
-        """Reset every connection, those that are still being closed too; calls on them hear nothing further."""
+        """Close every connection at once, the busy ones with a reset; calls on them hear nothing further."""
         self.closed = True
         for connection in list(self._all):
-            connection.abort()
-            connection.stream.abort()
+            if connection.state == "idle" or connection.stream.state == "lingering":
+                connection.stream.release().close()
+                connection._over()
+            else:
+                connection.abort()
+                connection.stream.abort()

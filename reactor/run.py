@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -152,8 +153,18 @@ def _configure_logging(verbose: bool) -> None:
     )
 
 
+def _hold_standard_descriptors() -> None:
+    """What was closed by whoever started us is open on /dev/null, so that no socket comes to bear the number of an output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; the exit status."""
+    _hold_standard_descriptors()
     try:
         process = configure(sys.argv[1:] if argv is None else argv)
         if isinstance(process, str):

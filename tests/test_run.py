@@ -637,6 +637,48 @@ def test_a_client_beside_a_server_leaves_it_running(folder: Path) -> None:
         running.kill()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_the_shell_has_closed_is_not_written_into_something_else(house: Running, tmp_path: Path, closed: str) -> None:
+    url = f"http://127.0.0.1:{house.ports['server']}/api/echo"
+    command = f"exec '{sys.executable}' -m reactor.run --role client -v --data-binary @- {url} {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, input=b"hello", capture_output=True, timeout=20)
+    assert done.returncode == 0
+    assert (b'"body":"hello"' in done.stdout) == (closed == "2>&-") and (b'"body":""' in done.stdout) == (closed == "<&-")
+    assert (b"< HTTP/1.1 200" in done.stderr) == ("2" not in closed)
+
+
+@pytest.mark.parametrize(("number", "why", "status"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "stopped", 143)])
+def test_a_signal_ends_a_fetch_and_keeps_what_came(
+    house: Running, tmp_path: Path, number: int, why: str, status: int
+) -> None:
+    url = f"http://127.0.0.1:{house.ports['server']}/api/drip?duration=30&numbytes=3000"
+    fetching = Running(tmp_path, "--role", "client", "-o", "out", url)
+    try:
+        part = tmp_path / "out.part"
+        for _ in range(2000):
+            if part.exists() and part.stat().st_size:
+                break
+            time.sleep(0.005)  # another process's affair: there is nothing here to wait on
+        fetching.signal(number)
+        got, out, err = fetching.end()
+        assert (got, out, err.count("\n")) == (status, "", 1)
+        assert err.startswith(f"reactor: {url}: {why}; {part.stat().st_size} bytes of it are in out.part")
+        assert not (tmp_path / "out").exists()
+    finally:
+        fetching.kill()
+
+
+def test_a_signal_to_a_fetch_beside_a_server_is_no_failure(house: Running, folder: Path) -> None:
+    url = f"http://127.0.0.1:{house.ports['server']}/api/delay/30"
+    running = Running(folder, "--role", "server", *PORT_0, "--root", "site", "--role", "client", url)
+    try:
+        running.signal(signal.SIGINT)
+        status, out, err = running.end()
+        assert (status, out) == (0, "") and err in ("", f"reactor: {url}: interrupted\n")
+    finally:
+        running.kill()
+
+
 def started(folder: Path, *argv: str) -> Running:
     return Running(folder, *argv, "--role", "users_own:Hello", *PORT_0)
 
