@@ -10,11 +10,11 @@ from typing import BinaryIO
 from urllib.parse import urljoin
 
 from reactor.client import Call, Pool
-from reactor.errors import BodyCutShort, ProtocolError, ReactorError, UpstreamError
+from reactor.errors import BodyCutShort, CertificateRefused, ProtocolError, ReactorError, UpstreamError
 from reactor.exchange import PULL, Body, Source
 from reactor.http.fields import Fields
 from reactor.http.parser import Response
-from reactor.http.uri import Origin, origin_of, split_absolute
+from reactor.http.uri import DEFAULT_PORTS, Origin, origin_of, split_absolute
 from reactor.http.writer import request_line, status_line
 from reactor.loop import Reactor
 
@@ -31,9 +31,11 @@ PARTIAL = 18
 HTTP_ERROR = 22
 WRITE_ERROR = 23
 TIMED_OUT = 28
+NO_HANDSHAKE = 35
 TOO_MANY_REDIRECTS = 47
 NO_ANSWER = 52
 BROKEN = 56
+CERTIFICATE_REFUSED = 60
 
 _CREDENTIALS = (b"authorization", b"cookie")
 
@@ -278,8 +280,8 @@ def _split(url: str) -> tuple[Origin, bytes]:
     """The origin and the path with its query; raises FetchFailed."""
     try:
         scheme, authority, path = split_absolute(url.partition("#")[0].encode("ascii"))
-        if scheme != b"http":
-            raise FetchFailed(f"{url}: only http:// is spoken", UNSUPPORTED_SCHEME)
+        if scheme not in DEFAULT_PORTS:
+            raise FetchFailed(f"{url}: only http:// and https:// are spoken", UNSUPPORTED_SCHEME)
         if any(octet <= 32 for octet in path):
             raise ProtocolError("white space in the URL")
         return origin_of(scheme, authority), path
@@ -299,6 +301,10 @@ def _head_text(response: Response) -> bytes:
 def _exit_code(error: UpstreamError) -> int:
     if error.status == 504:
         return TIMED_OUT
+    if isinstance(error, CertificateRefused):
+        return CERTIFICATE_REFUSED
+    if error.phase == "TLS handshake":
+        return NO_HANDSHAKE
     if error.phase == "resolve":
         return NOT_RESOLVED
     if error.phase == "connect":

@@ -31,7 +31,7 @@ _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", 
 MEMO_CLIENTS = 1024  # clients remembered as Forwarded tells of them; likewise
 MEMO_BLOCKS = 1024  # blocks of request lines remembered as they go on; at the limit the memo starts anew
 _NAMES_NOTHING = frozenset((b"close", b"keep-alive", b"Keep-Alive"))  # values of Connection that name no other field
-SCHEMES = frozenset((b"http",))
+SCHEMES = frozenset((b"http", b"https"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class Upstream:
 
     @classmethod
     def parse(cls, url: str) -> Upstream:
-        """`http://host[:port][/prefix]`; raises ConfigError."""
+        """`http[s]://host[:port][/prefix]`; raises ConfigError."""
         try:
             scheme, authority, path = split_absolute(url.encode("ascii"))
             origin = origin_of(scheme, authority)
         except (ProtocolError, UnicodeEncodeError):
             raise ConfigError(f"--upstream {url!r} is no URL of the form http://host[:port][/path]") from None
         if scheme not in SCHEMES:
-            raise ConfigError(f"--upstream {url!r}: only http:// is spoken to upstreams")
+            raise ConfigError(f"--upstream {url!r}: only http:// and https:// are spoken to upstreams")
         if b"?" in path:
             raise ConfigError(f"--upstream {url!r}: a query has no place here")
         if path.translate(None, TARGET_OCTETS):
@@ -222,7 +222,7 @@ class _Forward:
         self.call = None
         if exchange.status:
             exchange.abort(str(error))
-        elif error.status < 500:
+        elif error.status < 500 and error.phase == "send":
             exchange.respond(*error_page(error.status, error.reason))  # the client's own body broke off
         else:
             exchange.respond(*error_page(error.status, f"upstream {error}"))

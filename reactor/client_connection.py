@@ -558,9 +558,9 @@ class ClientConnection:
             return limits.stalled
         elif self._body is not None:
             if self._body.waiting:
-                self._lost(f"sent no byte of the body for {limits.between_bytes:g} s", 504)
+                self._lost(f"sent no byte of the body for {limits.between_bytes:g} s (between-bytes timeout)", 504)
         elif self._unsent is None:
-            self._lost(f"did not answer within {limits.first_byte:g} s", 504)
+            self._lost(f"did not answer within {limits.first_byte:g} s (first-byte timeout)", 504)
         return limits.idle
 
     def __repr__(self) -> str:

@@ -27,6 +27,8 @@ CONNECT_SECONDS = 10.0  # for the look-up and all addresses together
 ATTEMPT_DELAY = 0.25  # seconds: the Connection Attempt Delay that RFC 8305 section 5 recommends
 ADDRESS_LIMIT = 8  # addresses tried in one attempt; the others are not
 
+NOT_PERMITTED = "no public address, and so not permitted"
+
 # This process or machine is at a limit; trying elsewhere would not help.
 _AT_LIMIT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -64,13 +66,15 @@ class Attempt:
     """One connection being made; `cancel` may be called at any time, any number of times."""
 
     __slots__ = (
-        "state", "address", "_reactor", "_permit", "_callback", "_owner", "_seconds", "_lookup", "_deadline", "_delay",
+        "state", "address", "_host", "_resolver", "_reactor", "_permit", "_callback", "_owner", "_seconds", "_lookup", "_deadline", "_delay",
         "_untried", "_tries", "_failures",
     )  # fmt: skip
 
     def __init__(self, connector: Connector, host: str, port: int, callback: Callback, seconds: float) -> None:
         self.state = "resolving"
         self.address = address_text(host, port)
+        self._host = host
+        self._resolver = connector.resolver
         self._reactor = connector.reactor
         self._permit = connector.permit
         self._callback: Callback | None = callback
@@ -103,7 +107,7 @@ class Attempt:
     def _permitted(self, sockaddr: SockAddr) -> bool:
         if self._permit is None or self._permit(sockaddr[0]):
             return True
-        self._failures.append((address_text(*sockaddr[:2]), "not permitted", 403))
+        self._failures.append((address_text(*sockaddr[:2]), NOT_PERMITTED, 403))
         return False
 
     def _try_next(self) -> None:
@@ -157,6 +161,7 @@ class Attempt:
     def _all_failed(self) -> UpstreamError:
         if not self._failures:
             return UpstreamError("the name has no addresses", "connect", self.address)
+        self._resolver.forget(self._host)  # it may have moved: the next attempt asks again
         statuses = {status for _, _, status in self._failures}
         status = next(status for status in (503, 502, 504, 403) if status in statuses)
         if len(self._failures) == 1 and self._failures[0][0] == self.address:
@@ -170,9 +175,10 @@ class Attempt:
     def _timed_out(self) -> None:
         self._deadline = None
         if self.state == "resolving":
-            error = UpstreamError(f"no answer to the look-up within {self._seconds:g} s", "resolve", self.address, 504)
+            error = UpstreamError(f"no answer to the look-up within {self._seconds:g} s (connect timeout)", "resolve", self.address, 504)
         else:
-            reason = f"no connection within {self._seconds:g} s, tried {self._tried()}"
+            self._resolver.forget(self._host)
+            reason = f"no connection within {self._seconds:g} s (connect timeout), tried {self._tried()}"
             error = UpstreamError(reason, "connect", self.address, 504)
         self._finish(error, self.address)
 

@@ -21,8 +21,6 @@ from reactor.roles.proxy import ProxyGroup
 from reactor.roles.server import ServerGroup
 from reactor.roles.values import DOTTED_NAME, OneLineParser, seconds
 
-USAGE_ERROR = 2
-
 EXAMPLES = """\
 examples:
   reactor --role server --listen 127.0.0.1:8000 --root ./site
@@ -162,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return process.run()
     except ConfigError as error:
         print(f"reactor: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return error.code
     except KeyboardInterrupt:
         return 0  # before the loop had taken over the signal
 

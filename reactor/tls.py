@@ -628,7 +628,7 @@ class SecureAttempt:
             )  # fmt: skip
         except ValueError as error:
             stream.abort()
-            self._finish(UpstreamError(f"no name for a certificate: {error}", PHASE, self.address))
+            self._finish(UpstreamError(f"{PHASE}: no name for a certificate: {error}", PHASE, self.address))
             return
         self._timer = self._reactor.call_later(max(0.0, self._until - self._reactor.now), self._timed_out)
         self._stream.start_over(stream, received)
@@ -643,13 +643,13 @@ class SecureAttempt:
         if error is None:
             self._finish(stream)
         elif error.certificate:
-            self._finish(CertificateRefused(error.reason, PHASE, self.address))
+            self._finish(CertificateRefused(f"{PHASE}: {error.reason}", PHASE, self.address))
         else:
-            self._finish(UpstreamError(error.reason, PHASE, self.address))
+            self._finish(UpstreamError(f"{PHASE}: {error.reason}", PHASE, self.address))
 
     def _timed_out(self) -> None:
         stream = self._stream
-        self._finish(UpstreamError(f"not done within {self._seconds:g} s (connect timeout)", PHASE, self.address, 504))
+        self._finish(UpstreamError(f"{PHASE}: not done within {self._seconds:g} s (connect timeout)", PHASE, self.address, 504))
         if stream is not None:
             stream.abort()
 

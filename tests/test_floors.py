@@ -47,6 +47,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/tls.py",
     ),
     0: (
+        "reactor/addresses.py",
         "reactor/errors.py",
         "reactor/http/*.py",
         "cache/answering.py",

@@ -10,6 +10,7 @@ from handlers.fetch import Fetch, FetchOptions, read_data
 from reactor.client import Pool
 from reactor.errors import ConfigError
 from reactor.roles.process import Group, Process
+from reactor.roles.trust import client_tls, trust_flags
 from reactor.roles.values import field, method, proxy_url
 
 
@@ -23,6 +24,7 @@ def add_flags(to: Any) -> None:
     to.add_argument("-I", dest="head", action="store_true", help="a HEAD request; shows the head alone")
     to.add_argument("-v", dest="talk", action="store_true", help="both heads, on standard error")
     to.add_argument("-x", dest="proxy", type=proxy_url, metavar="URL", help="the proxy to go through")
+    trust_flags(to, "--cacert", "--insecure", "-k")
     to.add_argument("-L", dest="location", action="store_true", help="follow redirects")
     to.add_argument("--fail", "-f", action="store_true", help="a status of 400 and above is an error: exit 22, no body")
 
@@ -40,11 +42,12 @@ class ClientGroup:
             flags.urls, flags.method, flags.fields, data, flags.output, flags.include, flags.head, flags.talk, flags.proxy,
             flags.location, flags.fail,
         )  # fmt: skip
+        self.tls = client_tls(flags, exits_as_curl=True)
         self.fetch: Fetch | None = None
         self.pool: Pool | None = None
 
     def start(self) -> None:
-        self.pool = Pool(self.process.reactor, self.process.connector)
+        self.pool = Pool(self.process.reactor, self.process.connector, tls=self.tls)
         self.fetch = Fetch(self.process.reactor, self.pool, self.options, self._done)
         self.fetch.start()
 

@@ -15,7 +15,7 @@ from reactor.exchange import Handler
 from reactor.listener import Listener
 from reactor.roles.process import Group, Process
 from reactor.roles.values import RuleAction, address
-from reactor.server import Server
+from reactor.server import Server, ServerLimits
 
 
 def listen_flags(to: Any, default: str) -> None:
@@ -44,6 +44,7 @@ class Listening:
         self.addresses: list[tuple[str, int]] = flags.listen or [default]
         self.log_path = log_path(flags, process.flags)
         self.log_format = flags.log_format
+        self.limits = ServerLimits()
         self.sink: Sink | None = None
         self.pool: Pool | None = None
         self.store: MemoryStore | None = None
@@ -61,7 +62,7 @@ class Listening:
         if self.log_path is not None:
             self.sink = Sink(self.log_path, reactor)
             handler = access_log = AccessLog(handler, self.sink, self.log_format)
-        self.server = Server(reactor, handler, access_log=access_log)
+        self.server = Server(reactor, handler, self.limits, access_log)
         for host, port in self.addresses:
             self.listeners.append(Listener(reactor, host, port, self.server.accept))
         for listener in self.listeners:

@@ -11,11 +11,15 @@ from handlers.access import Rule, is_loopback
 from handlers.caching import Caching
 from handlers.proxy import Forwarding, Upstream
 from handlers.tunnel import Tunnel
+from reactor.addresses import is_public
 from reactor.client import Pool
+from reactor.connector import Connector
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
 from reactor.roles.listening import Listening, access_flags, controlled, listen_flags
 from reactor.roles.process import Process
+from reactor.roles.timeouts import Timeouts, timeout_flags
+from reactor.roles.trust import client_tls, trust_flags
 from reactor.roles.values import cache_rule, size
 
 
@@ -31,6 +35,12 @@ def add_flags(to: Any) -> None:
     )  # fmt: skip
 
 
+    trust_flags(to, "--ca-file", "--insecure")
+    note = "connect to no loopback, private, link-local or other special address, whatever name it goes by: 403"
+    to.add_argument("--deny-private", action="store_true", help=note)
+    timeout_flags(to)
+
+
 class ProxyGroup(Listening):
     """A forward or a reverse proxy, with its cache."""
 
@@ -38,6 +48,10 @@ class ProxyGroup(Listening):
         super().__init__(process, name, flags, ("127.0.0.1", 8080))
         self.rules: list[Rule] = flags.rules or []
         self.upstream = Upstream.parse(flags.upstream) if flags.upstream else None
+        self.timeouts = Timeouts.of(flags)
+        self.limits = self.timeouts.server_limits()
+        self.permit = is_public if flags.deny_private else None
+        self.tls = client_tls(flags, self.upstream is not None and self.upstream.origin.scheme == b"https")
         self.cache_size = flags.cache_size
         self.policy = Policy(rules=tuple(flags.cache_rule))
         exposed = [host for host, _ in self.addresses if not is_loopback(host)]
@@ -48,11 +62,12 @@ class ProxyGroup(Listening):
 
     def make_handler(self) -> Handler:
         process = self.process
-        self.pool = Pool(process.reactor, process.connector)
-        handler: Handler = Forwarding(self.pool, self.upstream)
+        connector = Connector(process.reactor, process.resolver, self.timeouts.connect, self.permit)
+        self.pool = Pool(process.reactor, connector, self.timeouts.client_limits(), self.tls)
+        handler: Handler = Forwarding(self.pool, self.upstream, tunnel_idle=self.timeouts.tunnel_idle)
         if self.cache_size:
             self.store = MemoryStore(self.cache_size)
             handler = Caching(process.reactor, handler, self.store, self.policy)
         if self.upstream is None:
-            handler = Tunnel(process.connector, handler)
+            handler = Tunnel(connector, handler, self.timeouts.tunnel_idle)
         return controlled(handler, self.rules)

@@ -773,7 +773,7 @@ def test_a_certificate_that_does_not(certificate: str, reason: str, house: House
     error = reaching.result()
     assert isinstance(error, CertificateRefused)
     assert (error.phase, error.status) == ("TLS handshake", 502)
-    assert error.reason == f"certificate verify failed: {reason}"
+    assert error.reason == f"TLS handshake: certificate verify failed: {reason}"
     assert str(error).startswith(f"127.0.0.1:{reaching.listener.port}: ")
 
 
@@ -817,7 +817,7 @@ def test_a_handshake_that_stalls_falls_under_the_deadline(house: House) -> None:
     house.pass_time(0.1)
     error = reaching.result()
     assert (error.phase, error.status) == ("TLS handshake", 504)
-    assert error.reason == "not done within 5 s (connect timeout)"
+    assert error.reason == "TLS handshake: not done within 5 s (connect timeout)"
     peer.until(lambda: peer.over, "the reset")
     assert house.reactor.pending_timers == 0
 
