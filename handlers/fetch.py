@@ -156,7 +156,10 @@ class Fetch:
         origin, path = _split(target.url)
         fields = target.fields
         host = fields.get(b"host") or origin.authority
-        if self.options.proxy is not None:
+        proxy, via = self.options.proxy, None
+        if proxy is not None and origin.scheme == b"https":
+            proxy, via = None, proxy  # only the origin may read it: by a tunnel
+        elif proxy is not None:
             path = bytes(origin) + path
         rest = fields.copy()
         rest.remove(b"host", b"content-length", b"transfer-encoding")  # the connection frames the body it has
@@ -165,7 +168,7 @@ class Fetch:
         except ProtocolError as error:
             raise FetchFailed(f"{target.url}: {error}", BAD_URL) from None
         head = line + b"Host: %b\r\n" % host + rest.wire()
-        self._call = self.pool.call(self.options.proxy or origin, target.method, head, target.body, self)
+        self._call = self.pool.call(proxy or origin, target.method, head, target.body, self, via=via)
         if self.options.verbose:
             self._say(b"> ", head + b"\r\n")
 

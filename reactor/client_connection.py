@@ -127,14 +127,14 @@ class ClientConnection:
     """One connection to an origin: a stream, a parser, and at most one call."""
 
     __slots__ = (
-        "pool", "reactor", "origin", "address", "stream", "parser", "state", "call", "deadline", "retires",
+        "pool", "reactor", "route", "address", "stream", "parser", "state", "call", "deadline", "retires",
         "_timer", "_attempt", "_body", "_unsent", "_chunked", "_left", "_holding", "_progress", "_interim", "_mark", "_response",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, call: Call) -> None:
         self.pool = pool
         self.reactor = pool.reactor
-        self.origin = call.origin
+        self.route = call.route
         self.address = call.address
         self.parser = ResponseParser()
         self.state = "connecting"
@@ -153,7 +153,7 @@ class ClientConnection:
         self._mark = 0  # what the stream had sent before this call
         self.retires = self.reactor.now + pool.limits.lifetime
         self.stream = Stream(self.reactor, self)
-        self._attempt: Connecting | None = pool.connect(call.origin, self._connected)
+        self._attempt: Connecting | None = pool.connect(call, self._connected)
 
     # Sending.
 

@@ -32,7 +32,7 @@ NOT_PERMITTED = "no public address, and so not permitted"
 # This process or machine is at a limit; trying elsewhere would not help.
 _AT_LIMIT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
-Callback = Callable[[Any, str], object]  # a socket (where TLS was asked for, a TlsStream) or an UpstreamError, and the address
+Callback = Callable[[Any, str], object]  # a socket (with TLS, a TlsStream) or an UpstreamError; and the address
 Permit = Callable[[str], bool]
 
 
@@ -161,9 +161,10 @@ class Attempt:
     def _all_failed(self) -> UpstreamError:
         if not self._failures:
             return UpstreamError("the name has no addresses", "connect", self.address)
-        self._resolver.forget(self._host)  # it may have moved: the next attempt asks again
         statuses = {status for _, _, status in self._failures}
         status = next(status for status in (503, 502, 504, 403) if status in statuses)
+        if status != 403:
+            self._resolver.forget(self._host)  # it may have moved: the next attempt asks again
         if len(self._failures) == 1 and self._failures[0][0] == self.address:
             return UpstreamError(self._failures[0][1], "connect", self.address, status)
         return UpstreamError(self._tried(), "connect", self.address, status)

@@ -562,7 +562,13 @@ class ClientTls:
 
     def connect(self, connector: Connector, host: str, port: int, callback: Callback, seconds: float) -> SecureAttempt:
         """Connect as `Connector.connect` does, and end the handshake, all within `seconds`; the result is a TlsStream."""
-        return SecureAttempt(self, connector.reactor, host, port, callback, seconds).begin(connector)
+        attempt = self.attempt(connector.reactor, host, port, callback, seconds)
+        attempt.begin(connector)
+        return attempt
+
+    def attempt(self, reactor: Reactor, host: str, port: int, callback: Callback, seconds: float) -> SecureAttempt:
+        """The same, not begun yet: `secure` goes over a stream that leads there already."""
+        return SecureAttempt(self, reactor, host, port, callback, seconds)
 
     def _keep(self, key: tuple[str, int], session: ssl.SSLSession) -> None:
         self._sessions.pop(key, None)
@@ -592,10 +598,13 @@ class SecureAttempt:
         self._stream: TlsStream | None = None
         self._timer: Timer | None = None
 
-    def begin(self, connector: Connector) -> SecureAttempt:
-        """By a connection of its own; `secure` is the other way."""
+    def begin(self, connector: Connector) -> None:
+        """By a connection of its own."""
         self._attempt = connector.connect(*self._key, self._connected, self._seconds)
-        return self
+
+    def fail(self, error: UpstreamError) -> None:
+        """There is no connection to shake hands over."""
+        self._finish(error)
 
     def cancel(self) -> None:
         """Give up; the callback is not called any more, and nothing of the attempt stays open."""

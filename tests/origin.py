@@ -23,7 +23,7 @@ from handlers.caching import Caching
 from handlers.proxy import Forwarding, Upstream
 from handlers.tunnel import Tunnel
 from reactor.client import ClientLimits, Pool
-from reactor.connector import Connector
+from reactor.connector import Connector, Permit
 from reactor.exchange import Exchange, Handler
 from reactor.http.dates import format_date
 from reactor.loop import Reactor
@@ -99,16 +99,19 @@ class Proxy:
         server_limits: ServerLimits = LIMITS,
         prefix: str = "",
         preserve_host: bool = False,
+        tls: Any = None,
+        permit: Permit | None = None,
     ) -> None:
         self.house = house
         self.reverse = reverse
         self.origin = house.listen()
         resolver = Resolver(house.reactor)
-        connector = Connector(house.reactor, resolver)
-        self.pool = Pool(house.reactor, connector, limits)
+        connector = Connector(house.reactor, resolver, permit=permit)
+        self.pool = Pool(house.reactor, connector, limits, tls)
+        self.scheme = "http" if tls is None else "https"
         house.cleanups += [resolver.close, self.pool.close]
         self.authority = f"127.0.0.1:{self.origin.port}"
-        upstream = Upstream.parse(f"http://{self.authority}{prefix}") if reverse else None
+        upstream = Upstream.parse(f"{self.scheme}://{self.authority}{prefix}") if reverse else None
         self.forwarding = Forwarding(self.pool, upstream, preserve_host, tunnel_idle=60.0)
         handler: Handler = self.forwarding
         if store is not None:
@@ -128,7 +131,8 @@ class Proxy:
         return self.served.connect(small_buffers)
 
     def url(self, path: str = "/") -> str:
-        return path if self.reverse else f"http://{self.authority}{path}"
+        """With TLS the origin is played by a TlsPeer on what `accept` gives."""
+        return path if self.reverse else f"{self.scheme}://{self.authority}{path}"
 
     def request(self, method: str, path: str, *lines: str, version: str = "1.1") -> bytes:
         text = "".join(

@@ -33,6 +33,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/server_connection.py",
         "reactor/client.py",
         "reactor/client_connection.py",
+        "reactor/proxied.py",
         "reactor/relay.py",
         "cache/fill.py",
         "cache/stores/*.py",

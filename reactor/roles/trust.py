@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def trust_flags(to: Any, ca_file: str, *insecure: str) -> None:
     text = "the only authorities whose certificates prove a https:// origin, PEM (the system's)"
     to.add_argument(ca_file, dest="ca_file", metavar="FILE", help=text)
-    to.add_argument(*insecure, dest="insecure", action="store_true", help="VERIFY NO CERTIFICATE of https:// origins: anybody may be them")
+    to.add_argument(*insecure, dest="insecure", action="store_true", help="VERIFY NO CERTIFICATE: anybody may be the origin")
 
 
 def client_tls(flags: argparse.Namespace, needed: bool = False, exits_as_curl: bool = False) -> ClientTls | None:

@@ -1,0 +1,155 @@
+"""An https origin behind a proxy: CONNECT, then TLS through the tunnel, all played by one raw peer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from reactor.client import Call, ClientLimits, Pool
+from reactor.connector import Connector
+from reactor.errors import CertificateRefused, UpstreamError
+from reactor.exchange import Body
+from reactor.http.parser import Response
+from reactor.http.uri import Origin
+from reactor.resolver import Resolver
+from reactor.tls import ClientTls
+from tests.loopback import House, Peer, housed
+from tests.secured import AUTHORITY, TlsPeer, server_context
+
+ORIGIN = Origin(b"https", b"origin.test", 443)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    yield from housed()
+
+
+class Client:
+    """A pool, a proxy that the test plays, and what the calls were told."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        resolver = Resolver(house.reactor)
+        self.pool = Pool(house.reactor, Connector(house.reactor, resolver), tls=ClientTls(AUTHORITY))
+        house.cleanups += [resolver.close, self.pool.close]
+        self.listener = house.listen()
+        self.bodies: list[Any] = []
+        self.errors: list[UpstreamError] = []
+
+    def call(self) -> Call:
+        proxy = Origin(b"http", b"127.0.0.1", self.listener.port)
+        return self.pool.call(ORIGIN, b"GET", b"GET / HTTP/1.1\r\nHost: origin.test\r\n", b"", self, via=proxy)
+
+    def call_informed(self, call: Call, response: Response) -> None:
+        raise AssertionError(response)
+
+    def call_responded(self, call: Call, response: Response, body: Body) -> None:
+        self.bodies.append(body)
+
+    def call_failed(self, call: Call, error: UpstreamError) -> None:
+        self.errors.append(error)
+
+    def asked(self) -> Peer:
+        """The proxy's end, asked for a tunnel."""
+        peer = self.listener.accept()
+        peer.expect(b"CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r\n\r\n")
+        return peer
+
+    def error(self) -> UpstreamError:
+        self.house.until(lambda: self.errors, "the error")
+        return self.errors.pop()
+
+
+@pytest.fixture
+def client(house: House) -> Client:
+    return Client(house)
+
+
+def tunnelled(client: Client, peer: Peer, certificate: str = "origin") -> TlsPeer:
+    peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    inner = TlsPeer(client.house, peer, server_context(certificate))
+    client.house.peers.append(inner)
+    return inner
+
+
+def test_the_origin_is_asked_through_the_tunnel_and_the_connection_kept(client: Client) -> None:
+    client.call()
+    peer = tunnelled(client, client.asked()).shake()
+    assert peer.server_name == "origin.test"
+    for _ in range(2):
+        peer.expect(b"GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n")
+        peer.send(OK)
+        client.house.until(lambda: client.bodies, "the answer")
+        assert client.bodies.pop() == b"ok"
+        assert client.pool.idle == 1
+        client.call()
+
+
+def test_a_proxy_that_refuses(client: Client) -> None:
+    client.call()
+    peer = client.asked()
+    peer.send(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    error = client.error()
+    assert (error.reason, error.phase, error.status) == ("the proxy answered CONNECT with 407", "proxy", 502)
+
+
+def test_a_proxy_that_refuses_at_length(client: Client) -> None:
+    client.call()
+    peer = client.asked()
+    peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\n")
+    assert client.error().reason == "the proxy answered CONNECT with 403"
+    peer.until(lambda: peer.over, "the end")
+
+
+def test_a_proxy_that_leaves(client: Client) -> None:
+    client.call()
+    client.asked().close()
+    assert client.error().status == 502
+
+
+def test_a_proxy_that_stalls(client: Client) -> None:
+    client.call()
+    peer = client.asked()
+    client.house.pass_time(ClientLimits().connect)
+    error = client.error()
+    assert (error.reason, error.status) == ("no tunnel within 10 s (connect timeout)", 504)
+    peer.expect_reset()
+
+
+def test_an_origin_that_stalls_behind_it(client: Client) -> None:
+    client.call()
+    peer = client.asked()
+    client.house.pass_time(6)
+    tunnelled(client, peer)
+    client.house.turns()
+    client.house.pass_time(4)
+    error = client.error()
+    assert (error.phase, error.status) == ("TLS handshake", 504)
+
+
+def test_an_origin_that_cannot_prove_itself_behind_it(client: Client) -> None:
+    client.call()
+    peer = tunnelled(client, client.asked(), "other-name")
+    with pytest.raises(Exception, match="(?i)alert"):
+        peer.shake()
+        peer.until(lambda: peer.over, "the alert")
+    assert isinstance(client.error(), CertificateRefused)
+
+
+def test_giving_up_at_every_step(client: Client) -> None:
+    call = client.call()
+    call.abort()
+    call = client.call()
+    peer = client.asked()
+    call.abort()
+    peer.expect_reset()
+    call = client.call()
+    peer = client.asked()
+    inner = tunnelled(client, peer)
+    client.house.until(inner.read, "the hello")
+    call.abort()
+    inner.until(lambda: inner.over, "the reset")
+    assert not client.errors and not client.bodies
