@@ -553,6 +553,7 @@ class ClientTls:
             self.context = ssl.create_default_context(cafile=ca_file)
         except OSError as error:  # ssl.SSLError is one
             raise ConfigError(f"{ca_file}: {_ORNAMENTS.sub('', error.strerror or str(error)).lower()}", 77) from None
+        self.context.hostname_checks_common_name = False  # RFC 9110 section 4.3.4: a name is in subjectAltName, or nowhere
         self.context.set_alpn_protocols(["http/1.1"])
         self._sessions: dict[tuple[str, int], ssl.SSLSession] = {}
         if insecure:

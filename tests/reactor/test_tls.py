@@ -160,6 +160,7 @@ def test_both_versions(version: ssl.TLSVersion, house: House) -> None:
     assert scene.peer.tls.version() == {TLS12: "TLSv1.2", TLS13: "TLSv1.3"}[version]
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_an_older_version_is_refused(house: House) -> None:
     context = server_context()
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -761,6 +762,7 @@ def test_a_final_dot_is_no_part_of_the_name(house: House) -> None:
         ("expired", "certificate has expired"),
         ("self-signed", "self-signed certificate"),
         ("other-name", "Hostname mismatch, certificate is not valid for 'localhost'."),
+        ("common-name", "Hostname mismatch, certificate is not valid for 'localhost'."),
     ],
 )
 def test_a_certificate_that_does_not(certificate: str, reason: str, house: House) -> None:
