@@ -158,7 +158,7 @@ class Fetch:
         host = fields.get(b"host") or origin.authority
         proxy, via = self.options.proxy, None
         if proxy is not None and origin.scheme == b"https":
-            proxy, via = None, proxy  # only the origin may read it: by a tunnel
+            proxy, via = None, proxy  # for the origin's eyes alone: through a tunnel
         elif proxy is not None:
             path = bytes(origin) + path
         rest = fields.copy()

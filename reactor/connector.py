@@ -66,8 +66,8 @@ class Attempt:
     """One connection being made; `cancel` may be called at any time, any number of times."""
 
     __slots__ = (
-        "state", "address", "_host", "_resolver", "_reactor", "_permit", "_callback", "_owner", "_seconds", "_lookup", "_deadline", "_delay",
-        "_untried", "_tries", "_failures",
+        "state", "address", "_host", "_resolver", "_reactor", "_permit", "_callback", "_owner", "_seconds", "_lookup", "_deadline",
+        "_delay", "_untried", "_tries", "_failures",
     )  # fmt: skip
 
     def __init__(self, connector: Connector, host: str, port: int, callback: Callback, seconds: float) -> None:
@@ -176,7 +176,8 @@ class Attempt:
     def _timed_out(self) -> None:
         self._deadline = None
         if self.state == "resolving":
-            error = UpstreamError(f"no answer to the look-up within {self._seconds:g} s (connect timeout)", "resolve", self.address, 504)
+            reason = f"no answer to the look-up within {self._seconds:g} s (connect timeout)"
+            error = UpstreamError(reason, "resolve", self.address, 504)
         else:
             self._resolver.forget(self._host)
             reason = f"no connection within {self._seconds:g} s (connect timeout), tried {self._tried()}"

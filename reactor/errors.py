@@ -17,10 +17,10 @@ class ProtocolError(ReactorError):
 
 
 class UpstreamError(ReactorError):
-    """A fetch failed: `phase` is where (resolve, connect, TLS handshake, send, head, body), `address` is whom we talked to.
+    """A fetch failed: `phase` is where (resolve, connect, proxy, TLS handshake, send, head), `address` is whom we talked to.
 
     `status` is what a gateway answers: 504 where the upstream was silent, 502 otherwise (RFC 9110 sections
-    15.6.3 and 15.6.5), 503 where this process itself is at a limit.
+    15.6.3 and 15.6.5), 503 where this process itself is at a limit, 403 where no address may be connected to.
     """
 
     def __init__(self, reason: str, phase: str, address: str, status: int = 502) -> None:

@@ -10,7 +10,7 @@
     open         close()                          → flushing     or, with nothing queued, lingering
     flushing     all sent, close_notify too       → lingering
     lingering    the stream beneath is closed     → closed       (connection_lost(None))
-    open, …      a write fails                    → broken       (nothing more is written; what the peer sent is still read)
+    open, …      a write fails                    → broken       (no more is written; what the peer sent is still read)
     any          abort()                          → closed       (a reset; connection_lost(None))
 
 `sent` and `backlog` count the owner's bytes, not the ciphertext. Importing this costs time and memory: that is done where
@@ -79,7 +79,7 @@ class TlsStream:
         keep_session: Callable[[ssl.SSLSession], object] | None = None,
         sock: socket.socket | None = None,
     ) -> None:
-        """Raises ValueError where `host` can be no certificate's."""
+        """Raises ValueError or ssl.SSLError where `host` can be no certificate's."""
         self.reactor = reactor
         self.owner = owner
         self.state = "connecting"
@@ -432,7 +432,7 @@ class TlsStream:
             self._deliver()
 
     def resume_writing(self) -> None:
-        """The stream beneath never has that much queued but by `drained` it is told all the same."""
+        """`drained` follows, and is soon enough: the kernel is full."""
 
     def drained(self) -> None:
         self._go_on()
@@ -584,7 +584,9 @@ Callback = Callable[[TlsStream | UpstreamError, str], object]
 class SecureAttempt:
     """A connection with TLS being made: connecting → handshaking → over. `cancel` may be called any number of times."""
 
-    __slots__ = ("state", "address", "_tls", "_reactor", "_key", "_callback", "_seconds", "_until", "_attempt", "_stream", "_timer")
+    __slots__ = (
+        "state", "address", "_tls", "_reactor", "_key", "_callback", "_seconds", "_until", "_attempt", "_stream", "_timer",
+    )  # fmt: skip
 
     def __init__(self, tls: ClientTls, reactor: Reactor, host: str, port: int, callback: Callback, seconds: float) -> None:
         self.state = "connecting"
@@ -633,12 +635,10 @@ class SecureAttempt:
         # A name's final dot is the resolver's affair: no certificate has it.
         name = host.removesuffix(".").encode("ascii")
         try:
-            self._stream = TlsStream(
-                self._reactor, None, tls.context, name, False, session, self._shaken, self._keep_session
-            )  # fmt: skip
-        except ValueError as error:
+            self._stream = TlsStream(self._reactor, None, tls.context, name, False, session, self._shaken, self._keep_session)
+        except (ValueError, ssl.SSLError):
             stream.abort()
-            self._finish(UpstreamError(f"{PHASE}: no name for a certificate: {error}", PHASE, self.address))
+            self._finish(UpstreamError(f"{PHASE}: no name that a certificate could be for", PHASE, self.address))
             return
         self._timer = self._reactor.call_later(max(0.0, self._until - self._reactor.now), self._timed_out)
         self._stream.start_over(stream, received)
@@ -659,7 +659,8 @@ class SecureAttempt:
 
     def _timed_out(self) -> None:
         stream = self._stream
-        self._finish(UpstreamError(f"{PHASE}: not done within {self._seconds:g} s (connect timeout)", PHASE, self.address, 504))
+        reason = f"{PHASE}: not done within {self._seconds:g} s (connect timeout)"
+        self._finish(UpstreamError(reason, PHASE, self.address, 504))
         if stream is not None:
             stream.abort()
 

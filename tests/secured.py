@@ -1,9 +1,8 @@
 """Peers that speak TLS: the interpreter's own engine, stepped by hand on a raw socket, so that a test may do it any harm.
 
 Certificates lie in tests/certificates, made once: an authority, and signed by it `origin` (origin.test, localhost,
-127.0.0.1, ::1), `expired` (the same names), `other-name` (other.test) and `common-name` (127.0.0.1, and localhost in its subject alone, where no
-name counts); `self-signed` has the first names and no authority.
-They are good until 2100.
+127.0.0.1, ::1), `expired` (the same names), `other-name` (other.test) and `common-name` (127.0.0.1; localhost in its subject
+alone, where no name counts); `self-signed` has the first names and no authority. All but the expired one are good until 2100.
 """
 
 from __future__ import annotations

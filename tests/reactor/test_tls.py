@@ -211,11 +211,13 @@ def test_back_pressure_and_its_end(scene: Scene) -> None:
 
 
 def test_sent_and_backlog_always_make_up_what_was_written(scene: Scene) -> None:
+    raw = scene.stream._raw
+    assert raw is not None
     scene.stream.write(MUCH)
     before = 0
     while scene.stream.backlog:
         assert scene.stream.sent + scene.stream.backlog == len(MUCH)
-        assert scene.stream.sent >= before
+        assert before <= scene.stream.sent <= raw.sent  # what is encrypted but not in the kernel has not been sent
         before = scene.stream.sent
         scene.peer.read(4096)
         scene.house.turns(1)
@@ -312,6 +314,21 @@ def test_what_comes_with_the_handshakes_end_waits_for_a_paused_owner(server_side
     scene.quietly(scene.stream.resume_reading)
     assert scene.told() == [("data", b"hello"), "eof"]
     assert scene.stream.at_eof
+
+
+@pytest.mark.parametrize("server_side", [False, True])
+def test_what_comes_later_waits_in_the_kernel(server_side: bool, house: House) -> None:
+    scene = Scene(house, server_side)
+    scene.stream.pause_reading()
+    scene.open()
+    raw = scene.stream._raw
+    assert raw is not None
+    house.turns()
+    before = raw.received
+    scene.peer.send(b"hello")
+    assert (scene.told(), raw.received) == ([], before)
+    scene.stream.resume_reading()
+    assert scene.told() == [("data", b"hello")]
 
 
 def _shaken(peer: TlsPeer) -> bool:
@@ -852,6 +869,17 @@ def test_a_host_that_no_certificate_could_be_for(house: House) -> None:
     reaching.connect(".localhost")
     error = reaching.result()
     assert isinstance(error, UpstreamError) and error.phase == "TLS handshake"
+
+
+def test_nor_one_that_is_too_long_for_any_name(house: House) -> None:
+    """A proxy may have made a tunnel to it all the same."""
+    near, far = pair()
+    peer = house.peer(far)
+    errors: list[Any] = []
+    attempt = ClientTls(AUTHORITY).attempt(house.reactor, "a" * 300, 443, lambda *told: errors.append(told[0]), 10.0)
+    attempt.secure(Stream(house.reactor, None, near), b"")
+    assert [error.phase for error in errors] == ["TLS handshake"]
+    peer.expect_reset()
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13])
