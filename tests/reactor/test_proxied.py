@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from handlers.fetch import Fetch, FetchOptions
 from reactor.client import Call, ClientLimits, Pool
 from reactor.connector import Connector
 from reactor.errors import CertificateRefused, UpstreamError
@@ -137,6 +139,18 @@ def test_an_origin_that_cannot_prove_itself_behind_it(client: Client) -> None:
         peer.shake()
         peer.until(lambda: peer.over, "the alert")
     assert isinstance(client.error(), CertificateRefused)
+
+
+def test_the_client_role_shows_the_proxy_nothing_but_the_name(client: Client) -> None:
+    proxy = Origin(b"http", b"127.0.0.1", client.listener.port)
+    options = FetchOptions(["https://origin.test/secret"], fields=[("Authorization", "Basic x")], proxy=proxy)
+    out, codes = io.BytesIO(), []
+    Fetch(client.house.reactor, client.pool, options, codes.append, out, io.BytesIO()).start()
+    peer = tunnelled(client, client.asked()).shake()
+    assert peer.take_until(b"\r\n\r\n").startswith(b"GET /secret HTTP/1.1\r\nHost: origin.test\r\n")
+    peer.send(OK)
+    client.house.until(lambda: codes, "the end")
+    assert (codes, out.getvalue()) == ([0], b"ok")
 
 
 def test_giving_up_at_every_step(client: Client) -> None:
