@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from reactor.client import Call, Pool
+from reactor.client import Call, Pool, Via
 from reactor.client_connection import IDEMPOTENT
 from reactor.errors import BodyCutShort, ContentError, FetchFailed, ProtocolError, TimedOut, UpstreamError
 from reactor.exchange import Body, BytesSource, Source, as_source
@@ -33,11 +33,10 @@ from reactor.http.dates import parse_date
 from reactor.http.fields import Fields, Text
 from reactor.http.grammar import DIGITS, TARGET_TABLE
 from reactor.http.parser import Response
-from reactor.http.uri import Origin, origin_of, split_absolute
+from reactor.http.uri import DEFAULT_PORTS, Origin, origin_of, split_absolute
 from reactor.http.writer import request_line
 from reactor.loop import Timer
 
-SCHEMES = frozenset((b"http",))  # what is spoken
 USER_AGENT = b"reactor"
 REDIRECTS = 20  # followed for one request, unless it says otherwise; beyond, it fails
 EXPECT_ABOVE = 1024 * 1024  # bytes of a request's body from which on 100 (Continue) is waited for, as curl does
@@ -52,6 +51,9 @@ _EXPECT = b"Expect: 100-continue\r\n"
 _DEFAULTS_DECODED = b"%bAccept-Encoding: %b\r\n" % (_DEFAULTS, ACCEPT_ENCODING)
 # Made by the connection or by the URL; "Host" alone may be said otherwise.
 _NOT_SENT = (b"host", b"content-length", b"transfer-encoding")
+
+
+Way = tuple[Origin, Via | None, bytes]  # whom a request goes to, through whose tunnel, and its head without framing
 
 
 class Hop(NamedTuple):
@@ -75,23 +77,25 @@ class Watcher:
 
 
 class Client:
-    """Makes requests; `proxy` is the origin of a proxy they go through, `proxy_fields` what it alone is told."""
+    """Makes requests; `proxy` is the origin of a proxy they go through, `proxy_fields` what it alone is told.
+
+    An https:// URL goes through a tunnel there (CONNECT), so that the proxy learns of it the host and the port alone.
+    """
 
     def __init__(self, pool: Pool, proxy: Origin | None = None, proxy_fields: bytes = b"") -> None:
         self.pool = pool
         self.reactor = pool.reactor
-        self.proxy = proxy
-        self.proxy_fields = proxy_fields
+        self.via = Via(proxy, proxy_fields) if proxy is not None else None
         self.plain = _PlainHeads(self)
 
-    def head(self, method: bytes, url: str, host: bytes | None, lines: bytes) -> tuple[Origin, bytes]:
+    def head(self, method: bytes, url: str, host: bytes | None, lines: bytes) -> Way:
         """Whom a request goes to, and its head without framing; raises FetchFailed and ProtocolError."""
         origin, path = targets[url]
-        to = origin
-        if self.proxy is not None:
-            to, path = self.proxy, bytes(origin) + path
+        to, via = origin, self.via
+        if via is not None and origin.scheme == b"http":
+            to, path, lines, via = via.proxy, bytes(origin) + path, lines + via.fields, None
         line = request_line(method, path)
-        return to, b"%bHost: %b\r\n%b%b" % (line, origin.authority if host is None else host, lines, self.proxy_fields)
+        return to, via, b"%bHost: %b\r\n%b" % (line, origin.authority if host is None else host, lines)
 
     def request(
         self,
@@ -204,15 +208,15 @@ class Transfer:
         elif waits:
             waits = False  # a body that is there and short goes along with its head
         if self.fields is None and not waits:
-            to, head = client.plain[self.method, self.url, self.decode]
+            to, via, head = client.plain[self.method, self.url, self.decode]
         else:
-            to, head = self._head(self.fields, bool(waits))
+            to, via, head = self._head(self.fields, bool(waits))
         if self.watcher is not None:
             self.watcher.asking(self, head)
-        self.call = client.pool.call(to, self.method, head, body, self, bool(waits))
+        self.call = client.pool.call(to, self.method, head, body, self, bool(waits), via)
 
-    def _head(self, fields: Fields | None, waits: bool) -> tuple[Origin, bytes]:
-        """Whom it goes to, and the request line with the field lines; raises FetchFailed and ProtocolError."""
+    def _head(self, fields: Fields | None, waits: bool) -> Way:
+        """As Client.head."""
         host = None if fields is None else fields.index.get(b"host")
         lines = (_DEFAULTS_DECODED if self.decode else _DEFAULTS) if fields is None else _sent(fields)
         return self.client.head(self.method, self.url, host, lines + _EXPECT if waits else lines)
@@ -254,7 +258,7 @@ class Transfer:
             self._over()
             self._on_error(self, self._failure(error.reason, error.phase))
             return
-        if self._repeats(None):
+        if error.phase != "certificate" and self._repeats(None):
             return
         kind = TimedOut if error.status == 504 else FetchFailed
         self._fail(kind(error.reason, error.phase, self.url, call.address, self.elapsed))
@@ -499,8 +503,8 @@ class _Targets(dict[str, tuple[Origin, bytes]]):
     def __missing__(self, url: str) -> tuple[Origin, bytes]:
         try:
             scheme, authority, path = split_absolute(url.partition("#")[0].encode("ascii"))
-            if scheme not in SCHEMES:
-                raise FetchFailed(f"{scheme.decode('ascii')}: is not spoken, only http:// is", "scheme", url)
+            if scheme not in DEFAULT_PORTS:
+                raise FetchFailed(f"{scheme.decode('ascii')}: is not spoken, only http:// and https:// are", "scheme", url)
             if path.translate(TARGET_TABLE) != path:
                 raise ProtocolError("white space or a control character in it")
             found = origin_of(scheme, authority), path
@@ -518,14 +522,14 @@ class _Targets(dict[str, tuple[Origin, bytes]]):
 targets = _Targets()
 
 
-class _PlainHeads(dict[tuple[bytes, str, bool], tuple[Origin, bytes]]):
-    """(method, URL, decode) → whom a request with the default fields goes to, and its head; raises as Client.head does."""
+class _PlainHeads(dict[tuple[bytes, str, bool], Way]):
+    """(method, URL, decode) → the way of a request with the default fields; raises as Client.head does."""
 
     def __init__(self, client: Client) -> None:
         super().__init__()
         self._head = client.head
 
-    def __missing__(self, key: tuple[bytes, str, bool]) -> tuple[Origin, bytes]:
+    def __missing__(self, key: tuple[bytes, str, bool]) -> Way:
         method, url, decode = key
         found = self._head(method, url, None, _DEFAULTS_DECODED if decode else _DEFAULTS)
         if len(url) <= MEMO_URL_LENGTH:

@@ -22,8 +22,6 @@ from reactor.roles.proxy import ProxyGroup
 from reactor.roles.server import ServerGroup
 from reactor.roles.values import DOTTED_NAME, OneLineParser, seconds
 
-USAGE_ERROR = 2
-
 EXAMPLES = """\
 examples:
   reactor --role server --listen 127.0.0.1:8000 --root ./site
@@ -173,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return process.run()
     except ConfigError as error:
         print(f"reactor: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return error.code
     except KeyboardInterrupt:
         return 0  # before the loop had taken over the signal
 

@@ -33,6 +33,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/server_connection.py",
         "reactor/client.py",
         "reactor/client_connection.py",
+        "reactor/proxied.py",
         "reactor/relay.py",
         "cache/fill.py",
         "cache/stores/*.py",
@@ -49,6 +50,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/tls.py",
     ),
     0: (
+        "reactor/addresses.py",
         "reactor/errors.py",
         "reactor/http/*.py",
         "cache/answering.py",

@@ -234,7 +234,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--grace -1 --role server", "argument --grace: "),
         ("--grace 1_0 --role server", "argument --grace: '1_0' is not a number of seconds"),
         ("--role proxy --upstream localhost", "--upstream 'localhost' is no URL of the form http://host[:port][/path]"),
-        ("--role proxy --upstream https://a", "--upstream 'https://a': only http:// is spoken to upstreams"),
+        ("--role proxy --upstream ftp://a:1", "--upstream 'ftp://a:1': only http:// and https:// are spoken to upstreams"),
         ("--role proxy --upstream http://a:99999", "--upstream 'http://a:99999' is no URL"),
         ("--role proxy --upstream http://a/?x", "--upstream 'http://a/?x': a query has no place here"),
         ("--role proxy --upstream /a=b", "--upstream 'b' is no URL of the form http://host[:port][/path]"),
@@ -258,7 +258,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role client", "--role client: the following arguments are required: URL"),
         ("--role client -H nonsense http://a", "--role client: argument -H/--header: 'nonsense' is not a field of the form NAME"),
         ("--role client -X A(B http://a", "--role client: argument -X/--request: 'A(B' is not a method"),
-        ("--role client -x https://a http://a", "--role client: argument -x/--proxy: 'https://a' is not a proxy's URL"),
+        ("--role client -x ftp://a:1 http://a", "--role client: argument -x/--proxy: 'ftp://a:1' is not a proxy's URL"),
         ("--role client -d @nowhere http://a", "-d @nowhere: No such file or directory"),
     ],
 )
@@ -453,8 +453,10 @@ def test_help_tells_every_flag_by_role_with_examples(capsys: pytest.CaptureFixtu
         "server": "--listen --root --host --api --index --listing --follow-symlinks --dot-files --max-age --cors --cache-size"
         " --cache-rule --access-log --log-format --max-connections --max-requests --max-body --idle-timeout --head-timeout"
         " --body-timeout --send-timeout --min-rate",
-        "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-rule --allow --deny --access-log",
-        "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail",
+        "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-rule --allow --deny --access-log"
+        " --ca-file --insecure --deny-private --connect-timeout --first-byte-timeout --between-bytes-timeout --upstream-idle-timeout"
+        " --tunnel-idle-timeout",
+        "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail -k --cacert",
         "own": "--listen --allow --deny --access-log",
     }.items():
         for flag in flags.split():
@@ -603,7 +605,7 @@ def test_what_the_client_can_be_asked_for(fetch: Client, tmp_path: Path) -> None
         ("--fail {users_own}/raise", 22),
         ("{users_own}/cut", 18),
         ("{users_own}/reset", 56),
-        ("https://127.0.0.1/", 1),
+        ("ftp://127.0.0.1/", 1),
         ("http://", 3),
         ("http://127.0.0.1:{closed}/", 7),
         ("-x http://127.0.0.1:{closed} http://a/", 7),

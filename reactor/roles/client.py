@@ -20,7 +20,8 @@ from reactor.client import ClientLimits, Pool
 from reactor.errors import ConfigError
 from reactor.roles.bodies import DataAction, data_parts, file_part, form_parts
 from reactor.roles.process import Group, Process
-from reactor.roles.values import field, method, proxy_url, seconds
+from reactor.roles.trust import client_tls, trust_flags
+from reactor.roles.values import duration, field, method, proxy_url, seconds
 
 
 def add_flags(to: Any) -> None:
@@ -65,9 +66,10 @@ def _output_flags(to: Any) -> None:
 def _way_flags(to: Any) -> None:
     to.add_argument("-x", "--proxy", dest="proxy", type=proxy_url, metavar="URL", help="the proxy to go through")
     to.add_argument("-U", "--proxy-user", metavar="NAME:PASSWORD", help="Basic authentication for it")
+    trust_flags(to, "--cacert", "-k", "--insecure")
     to.add_argument("-L", "--location", dest="location", action="store_true", help="follow redirects")
     to.add_argument("--max-redirs", type=number, default=MAX_REDIRECTS, metavar="N", help=f"at most so many ({MAX_REDIRECTS})")
-    to.add_argument("--connect-timeout", type=seconds, metavar="SECONDS", help=f"for resolving and connecting ({ClientLimits().connect:g})")
+    to.add_argument("--connect-timeout", type=duration, metavar="SECONDS", help=f"for the look-up, the connection and its TLS ({ClientLimits().connect:g})")
     to.add_argument("--max-time", type=seconds, metavar="SECONDS", help="for all of one URL")
     to.add_argument("--retry", type=number, default=0, metavar="N", help="repeat what failed in passing, after 1 s, 2 s, 4 s … or Retry-After")
 
@@ -95,6 +97,7 @@ class ClientGroup:
         self.flags = flags
         self.options = options_of(flags)
         self.limits = ClientLimits() if flags.connect_timeout is None else ClientLimits(connect=flags.connect_timeout)
+        self.tls = client_tls(flags, exits_as_curl=True)
         self.fetch: Fetch | None = None
         self.pool: Pool | None = None
         self._trace: BinaryIO | None = None
@@ -109,7 +112,7 @@ class ClientGroup:
             except OSError as error:
                 raise ConfigError(f"--trace {self.flags.trace}: {error.strerror}") from None
             connector = TracingConnector(connector, self._write_trace)
-        self.pool = Pool(self.process.reactor, connector, self.limits)
+        self.pool = Pool(self.process.reactor, connector, self.limits, self.tls)
         self.fetch = Fetch(self.process.reactor, self.pool, self.options, self._done)
         self.fetch.start()
 

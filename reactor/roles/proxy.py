@@ -13,12 +13,16 @@ from handlers.proxy import Forwarding
 from handlers.rewrite import media_types
 from handlers.tunnel import TLS_PORTS, Tunnel, connect_ports
 from handlers.upstreams import Upstream, Upstreams
+from reactor.addresses import is_public
 from reactor.client import Pool
+from reactor.connector import Connector
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
 from reactor.roles.access import Access, access_flags
 from reactor.roles.listening import Listening, listen_flags
 from reactor.roles.process import Process
+from reactor.roles.timeouts import timeout_flags, upstream_limits
+from reactor.roles.trust import client_tls, trust_flags
 from reactor.roles.values import cache_rule, size
 
 
@@ -45,6 +49,12 @@ def add_flags(to: Any) -> None:
         help="'host=GLOB path=GLOB ttl=SECONDS [stale=SECONDS] [ignore=no-cache,no-store,private,set-cookie]': your own decision for "
         "origins that say nothing, or the wrong thing; the first that matches counts",
     )  # fmt: skip
+    trust_flags(to, "--ca-file", "--insecure")
+    to.add_argument(
+        "--deny-private", action="store_true",
+        help="connect to no loopback, private, link-local or other special address, whatever name it goes by: 403",
+    )  # fmt: skip
+    timeout_flags(to)
 
 
 class ProxyGroup(Listening):
@@ -53,6 +63,10 @@ class ProxyGroup(Listening):
     def __init__(self, process: Process, flags: argparse.Namespace, name: str) -> None:
         super().__init__(process, name, flags, ("127.0.0.1", 8080))
         self._read_forwarding(flags)
+        self.upstream_limits = upstream_limits(flags)
+        self.tunnel_idle: float = flags.tunnel_idle_timeout
+        self.permit = is_public if flags.deny_private else None
+        self.tls = client_tls(flags, any(upstream.origin.scheme == b"https" for upstream in self.upstreams))
         self.cache_size = flags.cache_size
         self.policy = Policy(rules=tuple(flags.cache_rule))
         forward_on = None if self.upstreams else [host for host, _ in self.addresses]
@@ -73,15 +87,16 @@ class ProxyGroup(Listening):
 
     def make_handler(self) -> Handler:
         process = self.process
-        self.pool = Pool(process.reactor, process.connector)
+        connector = Connector(process.reactor, process.resolver, self.upstream_limits.connect, self.permit)
+        self.pool = Pool(process.reactor, connector, self.upstream_limits, self.tls)
         handler: Handler = Forwarding(
-            self.pool, self.upstreams, self.preserve_host, trust=self.trust, rewrite=self.rewrite
+            self.pool, self.upstreams, self.preserve_host, self.tunnel_idle, self.trust, self.rewrite
         )
         if self.cache_size:
             self.store = MemoryStore(self.cache_size)
             handler = Caching(process.reactor, handler, self.store, self.policy)
         if not self.upstreams:
-            handler = Tunnel(process.connector, handler, ports=self.connect_ports)
+            handler = Tunnel(connector, handler, self.tunnel_idle, self.connect_ports)
         if self.trust.networks:
             handler = TrustedScheme(handler, self.trust)
         return self.access.around(handler)

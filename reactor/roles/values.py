@@ -13,6 +13,7 @@ from cache.policy import OperatorRule
 from handlers.upstreams import Upstream
 from reactor.errors import ConfigError
 
+LONGEST = 1e6  # seconds, eleven days: more than that is no deadline, and more than a selector takes
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
 
 
@@ -33,6 +34,8 @@ def duration(text: str) -> float:
     """Seconds above zero."""
     if not (value := seconds(text)):
         raise argparse.ArgumentTypeError("0 seconds leave no time for anything")
+    if value > LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {LONGEST:g} seconds")
     return value
 
 

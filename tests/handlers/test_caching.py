@@ -747,7 +747,7 @@ def test_one_error_page_for_all_who_wait(house: House, proxy: Proxy) -> None:
     house.pass_time(60.1)
     answers = [client.answer() for client in clients]
     assert {(answer.status, answer.body) for answer in answers} == {
-        (504, f"504 Gateway Timeout: upstream {proxy.authority}: did not answer within 60 s\n".encode())
+        (504, f"504 Gateway Timeout: upstream {proxy.authority}: did not answer within 60 s (first-byte timeout)\n".encode())
     }
     assert all(b"cache-status" not in answer.fields for answer in answers)
     assert {exchange.upstream for exchange in proxy.ended} == {proxy.authority}

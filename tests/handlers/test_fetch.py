@@ -24,6 +24,7 @@ from reactor.client import ClientLimits
 from reactor.errors import ConfigError, FetchFailed, StatusError, TimedOut
 from reactor.http.parser import Response as Head
 from tests.loopback import open_descriptors
+from tests.secured import AUTHORITY, server_context, serving
 
 CONTENT = hashlib.shake_256(b"fetch").digest(1_000_003)
 
@@ -88,12 +89,17 @@ class Quiet(http.server.ThreadingHTTPServer):
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Of http.server's, in a thread of its own."""
-    with Quiet(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
+    with Quiet(("127.0.0.1", 0), Answers) as server, serving(server):
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+
+
+@pytest.fixture(scope="module")
+def secure_url() -> Iterator[str]:
+    """The same behind TLS, with a certificate of the tests' own authority."""
+    with Quiet(("127.0.0.1", 0), Answers) as server:
+        server.socket = server_context().wrap_socket(server.socket, server_side=True)
+        with serving(server):
+            yield f"https://127.0.0.1:{server.server_port}"
 
 
 @pytest.fixture(scope="module")
@@ -343,6 +349,28 @@ def test_what_is_no_url(url: str) -> None:
 def test_what_is_no_proxy() -> None:
     with pytest.raises(ConfigError):
         fetch("http://a/", proxy="nonsense")
+
+
+def test_over_tls_on_kept_connections(secure_url: str) -> None:
+    with Session(ca_file=AUTHORITY) as session:
+        for path in ("/whole", "/chunked", "/whole"):
+            assert session.fetch(secure_url + path).body == CONTENT
+        with session.fetch(secure_url + "/whole", stream=True) as response:
+            assert response.read(10) == CONTENT[:10]
+        assert session.fetch(secure_url + "/put", "PUT", body=io.BytesIO(CONTENT)).json()["bytes"] == len(CONTENT)
+    assert fetch(secure_url + "/whole", insecure=True).body == CONTENT
+
+
+def test_a_certificate_that_proves_nothing_is_not_tried_again(secure_url: str) -> None:
+    with pytest.raises(FetchFailed) as caught:
+        fetch(secure_url + "/whole", retries=3)
+    assert (caught.value.phase, type(caught.value)) == ("certificate", FetchFailed)
+    assert "unable to get local issuer certificate" in caught.value.reason
+
+
+def test_what_is_no_file_of_authorities() -> None:
+    with pytest.raises(ConfigError, match="nowhere.pem"):
+        fetch("https://a/", ca_file="nowhere.pem")
 
 
 def test_through_a_proxy(scripted: Callable[..., Scripted]) -> None:

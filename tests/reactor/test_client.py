@@ -742,7 +742,7 @@ def test_a_silent_origin(house: House, seconds: float) -> None:
     assert not caller.told
     house.pass_time(0.2)
     error = caller.failure()
-    assert (error.status, error.phase, error.reason) == (504, "head", f"did not answer within {seconds:g} s")
+    assert (error.status, error.phase, error.reason) == (504, "head", f"did not answer within {seconds:g} s (first-byte timeout)")
     peer.expect_reset()
 
 
