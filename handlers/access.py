@@ -444,7 +444,7 @@ Address = tuple[int, int]  # 4 or 6, its number
 
 
 class _Clients(dict[str, tuple[Address | None, list[int]]]):
-    """A client's address → the same as a number (None for a Unix socket's), and which of the rules `numbers` are not for others."""
+    """A client's address → the same as a number (None for a Unix socket's), and those of `numbers` whose rules may be for it."""
 
     def __init__(self, rules: Sequence[Rule], numbers: Sequence[int]) -> None:
         super().__init__()

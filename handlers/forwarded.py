@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from reactor.errors import ConfigError
 from reactor.exchange import Exchange, Handler
 from reactor.http.fields import Fields
+from reactor.http.uri import MEMO_AUTHORITY_LENGTH
 
 FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
 MEMO_CLIENTS = 1024  # clients remembered as these fields tell of them; at the limit the memo starts anew
@@ -91,9 +92,11 @@ class ForwardedFields:
         return self._clients.get(client) or self._remember(client)
 
     def _remember(self, client: tuple[str, bytes, bytes]) -> bytes:
-        if len(self._clients) >= MEMO_CLIENTS:
-            self._clients.clear()
-        self._clients[client] = said = _lines(*client, Fields())
+        said = _lines(*client, Fields())
+        if len(client[1]) <= MEMO_AUTHORITY_LENGTH:
+            if len(self._clients) >= MEMO_CLIENTS:
+                self._clients.clear()
+            self._clients[client] = said
         return said
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from handlers.access import AccessControl, Rule, refuse
 from reactor.exchange import Exchange, Handler, Head, error_page
-from reactor.http.uri import split_authority
+from reactor.http.uri import DEFAULT_PORTS, split_authority
 
 PATH = b"/proxy.pac"
 PAC_HOSTS = 20_000  # named in a script (browsers take 1 MiB); with more everything goes through the proxy
@@ -96,9 +96,9 @@ def _is_for_all(rule: Rule) -> bool:
     return all(one is None for one in (rule.hosts, rule.ports, rule.methods, rule.schemes, rule.users, rule.path))
 
 
-def script(address: str, found: Routes) -> bytes:
-    """The script; `address` is host:port, and safe between quotes."""
-    proxy = f"PROXY {address}"
+def script(address: str, found: Routes, secure: bool = False) -> bytes:
+    """The script; `address` is host:port, and safe between quotes, `secure` says that TLS is spoken there."""
+    proxy = f"{'HTTPS' if secure else 'PROXY'} {address}"
     tables = (dict.fromkeys(sorted(found.names), 1), dict.fromkeys(sorted(found.below), 1), found.globs)
     names, below, globs = (json.dumps(table) for table in tables)
     others = "proxy" if found.others else '"DIRECT"'
@@ -134,6 +134,7 @@ class Pac:
         if self._control is not None:
             found = routes(self._control, exchange.peer)
         if isinstance(found, Routes):
-            exchange.respond(Head(200, _FIELDS), script(f"{host.decode('ascii')}:{80 if port is None else port}", found))
+            address = f"{host.decode('ascii')}:{DEFAULT_PORTS[exchange.scheme] if port is None else port}"
+            exchange.respond(Head(200, _FIELDS), script(address, found, exchange.scheme == b"https"))
         else:
             refuse(exchange, found)

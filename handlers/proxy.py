@@ -16,7 +16,7 @@ from handlers.upstreams import SCHEMES, Upstream, Upstreams
 from reactor.client import Call, Pool
 from reactor.errors import ProtocolError, UpstreamError
 from reactor.exchange import Body, Exchange, Head, Source, error_page
-from reactor.http.fields import Fields
+from reactor.http.fields import Fields, split_tokens
 from reactor.http.framing import CHUNKED, parse_length
 from reactor.http.parser import Request, Response
 from reactor.http.uri import Origin, origin_of
@@ -73,6 +73,8 @@ class Forwarding:
             if b"max-forwards" in index and hops_left(request) == 0:
                 answer_as_last(exchange)
                 return
+            if request.method == b"CONNECT":
+                raise ProtocolError("no tunnels are made here", 501)
             if self.upstreams is not None:
                 self._reverse(exchange, self.upstreams)
                 return
@@ -85,8 +87,6 @@ class Forwarding:
 
     def _destination(self, request: Request) -> Origin:
         """The origin that a forward proxy speaks to; raises ProtocolError with the status to answer."""
-        if request.method == b"CONNECT":
-            raise ProtocolError("no tunnels are made here", 501)
         if request.scheme is None:
             raise ProtocolError("this is a proxy: the request target must be an absolute URL, http://host/path")
         if request.scheme not in SCHEMES:
@@ -95,12 +95,10 @@ class Forwarding:
 
     def _reverse(self, exchange: Exchange, upstreams: Upstreams) -> None:
         """Send it to the upstream that its path is for; raises ProtocolError."""
-        request = exchange.request
-        if request.method == b"CONNECT":
-            raise ProtocolError("no tunnels are made here", 501)
-        if request.path != b"*":
-            upstream = upstreams.find(request.path)
-            _Reverse(self, exchange, upstream, upstream.target(request.path))
+        path = exchange.request.path
+        if path != b"*":
+            upstream = upstreams.find(path)
+            _Reverse(self, exchange, upstream, upstream.target(path))
         elif (only := upstreams.for_asterisk()) is not None:
             _Reverse(self, exchange, only, b"*")
         else:
@@ -180,8 +178,7 @@ class Forwarding:
         index = fields.index
         if index.get(b"connection", b"close") not in _NAMES_NOTHING:
             drop = drop.union(fields.options(b"connection"))
-        if not drop.isdisjoint(index):
-            fields.remove(*drop.intersection(index))
+        fields.drop(drop)
         via = self._via_back if response.version == 11 else self._via_back_old
         fields.append_valid(b"Via: " + via, b"via", via)
         return Head(response.status, fields, response.reason, shared=False)
@@ -248,11 +245,13 @@ class _Forward:
     def _upgraded(self, call: Call, response: Response) -> None:
         exchange = self.exchange
         upstream, from_upstream = call.take_stream()
-        if exchange.request.upgrade is None:  # RFC 9110 section 15.2.2: nobody asked for it
+        offered = split_tokens(exchange.request.upgrade or b"")
+        chosen = response.fields.options(b"upgrade")
+        if not chosen or not set(chosen).issubset(offered):  # RFC 9110 section 7.8: nobody asked for it
             upstream.abort()
             exchange.respond(*error_page(502, f"upstream {call.address}: switched protocols unasked"))
             return
-        protocol = response.fields.get(b"upgrade") or b""
+        protocol = response.fields[b"upgrade"]
         head = self.forwarding.interim_head(response)
         head.fields.add(b"Upgrade", protocol)
         client, from_client = exchange.upgrade(head)

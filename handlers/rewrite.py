@@ -16,7 +16,7 @@ from collections.abc import Callable
 from cache.directives import response_control
 from handlers.upstreams import Upstream, Upstreams
 from reactor.errors import BodyCutShort, ConfigError
-from reactor.exchange import Body, BytesSource, Exchange, Head, Source
+from reactor.exchange import Body, Exchange, Head, Source, as_source
 from reactor.http.conditional import entity_tags, weak_match
 from reactor.http.fields import Fields
 from reactor.http.grammar import OWS, TOKEN
@@ -54,7 +54,7 @@ class Rewriting:
 
     def __init__(self, upstreams: Upstreams, types: frozenset[bytes]) -> None:
         self.types = types
-        self._suffixes = frozenset(b"+" + one.partition(b"/")[2] for one in types)
+        self._suffixes = tuple(b"+" + one.partition(b"/")[2] for one in types)
         # The longest base first: it is the better match.
         self.upstreams = sorted(upstreams.all, key=lambda one: len(bytes(one.origin) + one.prefix), reverse=True)
         bases = [base for upstream in self.upstreams for base in _bases(upstream)]
@@ -92,33 +92,33 @@ class Rewriting:
         if tags:
             fields.set(b"If-None-Match", b", ".join(tags))
         else:
-            fields.remove(b"if-none-match", b"if-modified-since")  # RFC 9110 section 13.1.3: the latter counts without the former
+            # RFC 9110 section 13.1.3: without the first the other would count.
+            fields.remove(b"if-none-match", b"if-modified-since")
 
     # The response.
 
     def applies(self, exchange: Exchange, head: Head) -> bool:
         """Whether the body that comes, or would come, with this head is to be rewritten."""
-        index = head.fields.index
-        kind = index.get(b"content-type", b"").partition(b";")[0].strip(OWS).lower()
-        if kind not in self.types and not kind.endswith(tuple(self._suffixes)):
+        if not self._is_listed(_media_type(head)):
             return False
-        coding = index.get(b"content-encoding", b"identity").lower()
+        coding = head.fields.index.get(b"content-encoding", b"identity").lower()
         if coding != b"identity" and coding not in _GZIP:
             return False  # it was not asked for, and cannot be read
         return self._base(exchange) is not None and not response_control(head.fields).no_transform
 
     def is_part(self, head: Head) -> bool:
         """Whether the parts that came may be of what is rewritten."""
-        if head.status != 206:
-            return False
-        kind = head.fields.index.get(b"content-type", b"").partition(b";")[0].strip(OWS).lower()
-        return kind in self.types or kind.endswith(tuple(self._suffixes)) or kind == b"multipart/byteranges"
+        kind = _media_type(head)
+        return head.status == 206 and (kind == b"multipart/byteranges" or self._is_listed(kind))
+
+    def _is_listed(self, kind: bytes) -> bool:
+        return kind in self.types or kind.endswith(self._suffixes)
 
     def rewrite(self, exchange: Exchange, head: Head, body: Body) -> Body:
         """Put the head right, and give the body to send in the place of `body`."""
         fields = head.fields
         gzip = fields.index.get(b"content-encoding", b"").lower() in _GZIP
-        fields.remove(*_OF_THE_BYTES)
+        _forget_bytes(fields)
         if b"etag" in fields.index:
             fields.set(b"ETag", self._marked(exchange, fields.index[b"etag"]))
         if exchange.request.method == b"HEAD" or body == b"":
@@ -128,7 +128,7 @@ class Rewriting:
         links = Links(self, base)
         if type(body) is bytes and not gzip:
             return links.feed(body) + links.finish()
-        return Rewritten(BytesSource(body) if type(body) is bytes else body, links, _Gunzip() if gzip else None)  # type: ignore[arg-type]
+        return Rewritten(as_source(body), links, _Gunzip() if gzip else None)
 
     def not_modified(self, exchange: Exchange, head: Head) -> None:
         """Put a 304 right, which need not say what type it is about: its tag is marked as the one it was asked with."""
@@ -139,7 +139,7 @@ class Rewriting:
         marked = self._marked(exchange, etag)
         asked = entity_tags(exchange.request.fields.index.get(b"if-none-match", b""))
         if marked in asked:
-            fields.remove(*_OF_THE_BYTES)
+            _forget_bytes(fields)
             fields.set(b"ETag", marked)
         elif not any(weak_match(etag, tag) for tag in asked):
             fields.remove(b"etag")  # whose it is cannot be told
@@ -306,13 +306,28 @@ class _Gunzip:
         return not self._fed or (self._member.eof and not self._rest)
 
 
+def _forget_bytes(fields: Fields) -> None:
+    """Drop what tells of the upstream's bytes. What comes of them is decoded for everybody, whatever coding they accept."""
+    fields.remove(*_OF_THE_BYTES)
+    varying = fields.options(b"vary")
+    if b"accept-encoding" in varying:
+        fields.remove(b"vary")
+        varying = [name for name in varying if name != b"accept-encoding"]
+        if varying:
+            fields.add(b"Vary", b", ".join(varying))
+
+
+def _media_type(head: Head) -> bytes:
+    return head.fields.index.get(b"content-type", b"").partition(b";")[0].strip(OWS).lower()
+
+
 def _bases(upstream: Upstream) -> tuple[bytes, bytes]:
     """The ways to spell an upstream's base URL: with the port told, and without where it is the scheme's own."""
     return b"%b://%b:%d%b" % (*upstream.origin, upstream.prefix), bytes(upstream.origin) + upstream.prefix
 
 
 def _pattern(number: int, upstream: Upstream) -> bytes:
-    """The base URL from the colon on, its slashes escaped as JSON allows, all of them or none; scheme and host in any case."""
+    """The base URL from the colon on, scheme and host in any case, all of its slashes escaped as JSON allows, or none."""
     scheme, host, port = upstream.origin
     slash = b"(?P=e%d)/" % number
     told = b":%d" % port if upstream.origin.authority != host else b"(?::%d)?" % port

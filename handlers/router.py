@@ -57,19 +57,17 @@ class Router:
         # A percent sign may spell what begins otherwise.
         if (path.startswith(self._api_starts) or b"%" in path) and self._taken_by_api(exchange, path):
             return
-        own = self._mounts_of(exchange.request.authority) if self._hosts else None
-        if own is not None:
-            handler = _find(own, path)
-        elif path != b"*" and self._mounts:
-            handler = _find(self._mounts, path) or self.default
-        else:
-            handler = self.default
+        handler = self._choose(exchange.request.authority, path) if self._mounts or self._hosts else self.default
         if handler is not None:
             handler.handle(exchange)
         elif path == b"*" and exchange.request.method == b"OPTIONS":  # RFC 9110 section 9.3.7: of the server as a whole
             respond_options(exchange, KNOWN_HERE)
         else:
             respond_error(exchange, 404, "Nothing is found at this path.")
+
+    def _choose(self, authority: bytes, path: bytes) -> Handler | None:
+        own = self._mounts_of(authority)
+        return _find(self._mounts, path) or self.default if own is None else _find(own, path)
 
     def _taken_by_api(self, exchange: Exchange, path: bytes) -> bool:
         """An empty first segment among theirs stands for routes that may fit any path."""

@@ -26,7 +26,7 @@ from handlers.pages import (
     respond_options,
     respond_redirect,
 )
-from reactor.errors import ProtocolError
+from reactor.errors import BodyCutShort, ProtocolError
 from reactor.exchange import Body, Exchange, FileSource, Head
 from reactor.http.conditional import evaluate, if_range
 from reactor.http.dates import format_date
@@ -152,6 +152,11 @@ class _File:
         """Whether the open file still is what its head says."""
         return self.body is not None or _stamp(os.fstat(self.fd)) == self.stamp
 
+    def intact(self) -> bool:
+        """Whether it was not rewritten since. What has only grown, as a log does, begins with what was promised."""
+        status = os.fstat(self.fd)
+        return status.st_size > self.size or (status.st_size, status.st_mtime_ns) == self.stamp[2:4]
+
     def release(self) -> None:
         """Not remembered any more."""
         self.forgotten = True
@@ -177,6 +182,16 @@ class _FileBody(FileSource):
         super().__init__(file.fd, start, count, owned=False)
         self._file: _File | None = file
         file.users += 1
+
+    def pull(self, limit: int) -> bytes:
+        begun = self._pos > self._start
+        piece = super().pull(limit)
+        if begun and piece and self._pos == self._end and not self.intact():
+            raise BodyCutShort("the file changed while it was read")
+        return piece
+
+    def intact(self) -> bool:
+        return self._file is None or self._file.intact()
 
     def close(self) -> None:
         file, self._file = self._file, None

@@ -30,7 +30,7 @@ def connect_ports(text: str) -> tuple[range, ...]:
         match = _PORTS.fullmatch(member)
         first, last = (int(match[1]), int(match[2] or match[1])) if match is not None else (0, 0)
         if not 0 < first <= last <= 65535:
-            raise ConfigError(f"--connect-ports {text!r}: {member!r} is no port and no range of ports (such as 443,9000-9100, or any)")
+            raise ConfigError(f"--connect-ports {text!r}: {member!r} is neither a port nor a range such as 9000-9100")
         found.append(range(first, last + 1))
     return tuple(found)
 

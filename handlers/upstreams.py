@@ -17,7 +17,7 @@ from reactor.errors import ConfigError, ProtocolError
 from reactor.http.grammar import TARGET_OCTETS
 from reactor.http.uri import Origin, origin_of, split_absolute
 
-SCHEMES = frozenset((b"http",))
+SCHEMES = frozenset((b"http", b"https"))
 
 _PREFIX = re.compile(rb"(?:/[^/?\\%]+)*")  # of segments, none of them empty or encoded
 _DOTS = frozenset((b".", b".."))
@@ -35,14 +35,14 @@ class Upstream:
 
     @classmethod
     def parse(cls, url: str, at: bytes = b"") -> Upstream:
-        """`http://host[:port][/prefix]`; raises ConfigError."""
+        """`http[s]://host[:port][/prefix]`; raises ConfigError."""
         try:
             scheme, authority, path = split_absolute(url.encode("ascii"))
             origin = origin_of(scheme, authority)
         except (ProtocolError, UnicodeEncodeError):
             raise ConfigError(f"--upstream {url!r} is no URL of the form http://host[:port][/path]") from None
         if scheme not in SCHEMES:
-            raise ConfigError(f"--upstream {url!r}: only http:// is spoken to upstreams")
+            raise ConfigError(f"--upstream {url!r}: only http:// and https:// are spoken to upstreams")
         if b"?" in path:
             raise ConfigError(f"--upstream {url!r}: a query has no place here")
         if path.translate(None, TARGET_OCTETS):

@@ -99,7 +99,7 @@ def _parse_hash(text: str) -> Entry:
 def make_entry(name: str, password: str, log2_n: int = LOG2_N) -> str:
     """A line for the file. Raises ConfigError where the name, or the password, can never be sent."""
     if _NAME.fullmatch(name) is None:
-        raise ConfigError(f"{name!r} is no user's name: at most {NAME_LENGTH} characters, none of them a space, a colon, a comma or *")
+        raise ConfigError(f"{name!r} is no user's name: {NAME_LENGTH} characters, none of them a space, a colon, a comma or *")
     if not password or _CONTROL.search(password):
         raise ConfigError("a password is not empty and has no control characters (RFC 7617 section 2)")
     if len(_normal(f"{name}:{password}")) > CREDENTIALS_BYTES // 2:
@@ -138,7 +138,11 @@ class PasswordChecker:
     """
 
     def __init__(
-        self, reactor: Reactor, users: Mapping[str, Entry], command: Sequence[str] | None = None, timeout: float = CHECK_SECONDS
+        self,
+        reactor: Reactor,
+        users: Mapping[str, Entry],
+        command: Sequence[str] | None = None,
+        timeout: float = CHECK_SECONDS,
     ) -> None:
         self.reactor = reactor
         self._pool = HelperPool(reactor, command or _default_command(), "password", HELPERS, QUEUE_LIMIT, timeout)
@@ -156,7 +160,8 @@ class PasswordChecker:
         for key, (name, _) in list(self._remembered.items()):
             if users.get(name) != before.get(name):
                 del self._remembered[key]
-        dearest = max(users.values(), key=lambda entry: entry.n * entry.r * entry.p, default=Entry(1 << LOG2_N, R, P, b"", b""))
+        usual = Entry(1 << LOG2_N, R, P, b"", b"")
+        dearest = max(users.values(), key=lambda entry: entry.n * entry.r * entry.p, default=usual)
         self._nobody = dearest._replace(salt=secrets.token_bytes(16), digest=secrets.token_bytes(32))
 
     def key_of(self, value: bytes) -> bytes:

@@ -199,9 +199,9 @@ class ClientConnection:
             stream.write(call.head + framing + body)
             self._all_sent()
         else:
-            self._begin_body(call, body)  # type: ignore[arg-type]
+            self._begin_upload(call, body)  # type: ignore[arg-type]
 
-    def _begin_body(self, call: Call, body: Source) -> None:
+    def _begin_upload(self, call: Call, body: Source) -> None:
         self._unsent = body
         self._left = length = body.length
         self._chunked = length is None
@@ -379,6 +379,14 @@ class ClientConnection:
 
     def _begin_response(self, call: Call, response: Response) -> None:
         """Give the owner what is there: bytes where the body is whole, else a Source."""
+        whole = self.parser.take_whole()
+        if whole is not None:
+            self._call_over(response)
+            _answer(call, response, whole)
+        else:
+            self._begin_body(call, response)
+
+    def _begin_body(self, call: Call, response: Response) -> None:
         pieces: list[bytes] = []
         end: EndOfMessage | None = None
         fault: str | None = None

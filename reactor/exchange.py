@@ -46,6 +46,10 @@ class Source:
         """(descriptor, offset, count) of what is still to be pulled, where that is a range of a file."""
         return None
 
+    def intact(self) -> bool:
+        """Whether that file still is what the head said of it: asked before its last bytes are sent."""
+        return True
+
     def rewind(self) -> bool:
         return False
 
@@ -460,6 +464,9 @@ class _WatchedSource(Source):
         found = self._inner.as_file()
         self._sent_as_file = found is not None
         return found
+
+    def intact(self) -> bool:
+        return self._inner.intact()
 
     def rewind(self) -> bool:
         return self._inner.rewind()

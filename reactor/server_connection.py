@@ -41,6 +41,7 @@ log = logging.getLogger("reactor.server")
 JOIN_BODY = 32 * 1024  # bytes: a body up to this is copied behind its head and leaves in one send
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NEVER = float("inf")
+_BODYLESS = frozenset((204, 304))  # whatever the method (RFC 9110 sections 15.3.5 and 15.4.5)
 BODY_TOO_LARGE = ("the request's body is larger than this server takes", 413)
 
 
@@ -53,13 +54,13 @@ class ServerExchange(Exchange):
     end_at: float  # set with the answer: what the stream has sent once its last byte is in the kernel
 
     def _respond(self, head: Head, body: Body) -> None:
-        connection, wire = self.connection, head.wire
+        connection = self.connection
         if (
-            wire is not None and type(body) is bytes and head.status == 200 and connection._plain
-            and connection.exchange is self and not connection.server.stopping and len(body) <= JOIN_BODY
+            connection._plain and type(body) is bytes and head.status not in _BODYLESS and connection.exchange is self
+            and not connection.server.stopping and len(body) <= JOIN_BODY
         ):  # fmt: skip
-            self.bytes_out = len(body)
-            connection.stream.write(wire + body)
+            self.bytes_out = size = len(body)
+            connection.stream.write((head.wire or connection._serialize(self, head, size)) + body)
             connection._response_done()
             return
         try:
@@ -411,7 +412,7 @@ class ServerConnection:
         elif request is not None and request.method == b"CONNECT":
             self._keep_alive = False  # refused: what follows may already be the tunnel's
         wire = head.wire if self._keep_alive and request.version == 11 else None
-        if request is not None and (request.method == b"HEAD" or head.status == 304 or head.status == 204):
+        if request is not None and (request.method == b"HEAD" or head.status in _BODYLESS):
             self._send_bodyless(exchange, head, body, wire)
         elif type(body) is bytes:
             if wire is None:
@@ -449,19 +450,18 @@ class ServerConnection:
             fields.remove(b"connection", b"transfer-encoding")
             if length is not None:
                 fields.remove(b"content-length")
-        parts = [status_line(head.status, head.reason), fields.wire()]
-        if b"date" not in index:  # RFC 9110 section 6.6.1
-            parts.append(b"Date: %b\r\n" % format_date(self.reactor.wall))
-        if chunked:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
-        elif length is not None:
-            parts.append(b"Content-Length: %d\r\n" % length)
+        end = b"\r\n"
         if not self._keep_alive:
-            parts.append(b"Connection: close\r\n")
+            end = b"Connection: close\r\n\r\n"
         elif exchange.request.version < 11:
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        return b"".join(parts)
+            end = b"Connection: keep-alive\r\n\r\n"
+        if chunked:
+            end = b"Transfer-Encoding: chunked\r\n" + end
+        elif length is not None:
+            end = b"Content-Length: %d\r\n%b" % (length, end)
+        if b"date" not in index:  # RFC 9110 section 6.6.1
+            end = b"Date: %b\r\n%b" % (format_date(self.reactor.wall), end)
+        return status_line(head.status, head.reason) + fields.wire() + end
 
     def _send_source(self, exchange: ServerExchange, head: Head, source: Source, wire: bytes | None) -> None:
         length = source.length
@@ -483,7 +483,7 @@ class ServerConnection:
         stream.write(wire)
         if file is not None and file[2] == length:
             self._file_at = stream.sent + stream.backlog
-            stream.send_file(*file)
+            stream.send_file(*file, source.intact)
         else:
             source.on_ready = self._source_ready
             self._pump()

@@ -198,14 +198,19 @@ class TlsStream:
                 self._enqueue(part, len(part))
         self._flush_now()
 
-    def send_file(self, fd: int, offset: int, count: int) -> None:
+    def send_file(self, fd: int, offset: int, count: int, intact: Callable[[], bool] | None = None) -> None:
         """Send `count` bytes of a file, read as they are needed; the descriptor must stay open until `drained`.
 
-        A file that turns out shorter breaks the stream with a reset, so that nobody takes it for whole.
+        A file that turns out shorter, or that is not `intact` before its last bytes, breaks the stream with a reset, so that
+        nobody takes it for whole.
         """
         if count:
-            self._enqueue(_FileRange(fd, offset, count), count)
+            self._enqueue(_FileRange(fd, offset, count, intact), count)
             self._flush_now()
+
+    def taken(self) -> int:
+        """Bytes that have reached the peer's kernel, encryption included."""
+        return self._raw.taken() if self._raw is not None else 0
 
     def cork(self) -> None:
         """Hold back writes until `uncork`, or until the high mark, so that they leave together."""
@@ -287,6 +292,7 @@ class TlsStream:
         queue = self._queue
         first = queue.popleft()
         if type(first) is _FileRange:
+            first.check(RECORD_BYTES)
             piece = os.pread(first.fd, min(RECORD_BYTES, first.count), first.offset)
             if not piece:
                 raise BodyCutShort("the file became shorter while it was sent")

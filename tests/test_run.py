@@ -6,12 +6,14 @@ import gc
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +244,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role proxy --upstream http://a --trust 10.0.0.1/8", "--trust '10.0.0.1/8': 10.0.0.1/8 has host bits set"),
         ("--role proxy --rewrite-links text/html", "--rewrite-links is for a reverse proxy: it needs an --upstream"),
         ("--role proxy --upstream http://a --rewrite-links html", "--rewrite-links 'html': 'html' is no media type"),
-        ("--role proxy --connect-ports 0", "--connect-ports '0': '0' is no port"),
+        ("--role proxy --connect-ports 0", "--connect-ports '0': '0' is neither a port"),
         ("--role proxy --upstream http://a --connect-ports 443", "--connect-ports is for a forward proxy"),
         ("--role proxy --cache-size much", "--role proxy: argument --cache-size: 'much' is not a size"),
         ("--role proxy --cache-size -1", "--role proxy: argument --cache-size: "),
@@ -329,7 +331,7 @@ def test_the_defaults(read: Read) -> None:
     server, proxy, _ = process.groups
     assert [listening(group) for group in process.groups] == [[("127.0.0.1", port)] for port in (8000, 8080, 9000)]
     assert server.sites == [Site((), {b"/": "."})]
-    assert (server.limits, proxy.limits) == (ServerLimits(), ServerLimits())
+    assert replace(server.limits, connections=1) == replace(ServerLimits(), connections=1) == replace(proxy.limits, connections=1)
     assert (server.cors, server.flags.cache_size) == (None, 0)
     assert (proxy.cache_size, proxy.upstreams, proxy.access.rules) == (256 << 20, [], [])
     assert process.grace == 10
@@ -362,6 +364,15 @@ def test_a_folder_with_an_equals_sign(read: Read, folder: Path) -> None:
     (folder / "a=b").mkdir()
     assert read("--role server --root a=b").groups[0].sites == [Site((), {b"/": "a=b"})]
     assert read(f"--role server --root /={folder}/a=b").groups[0].sites == [Site((), {b"/": f"{folder}/a=b"})]
+
+
+@pytest.mark.parametrize(("descriptors", "connections"), [(-1, 16_384), (2**20, 16_384), (4096, 2048)])
+def test_half_of_the_descriptors_are_for_clients(
+    read: Read, monkeypatch: pytest.MonkeyPatch, descriptors: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, descriptors))
+    assert read("--role proxy").groups[0].limits.connections == connections
+    assert read("--role proxy --max-connections 9000").groups[0].limits.connections == 9000
 
 
 @pytest.mark.parametrize("role", ["server", "proxy", "users_own:Hello"])
@@ -439,7 +450,9 @@ def test_help_tells_every_flag_by_role_with_examples(capsys: pytest.CaptureFixtu
     told = dict(zip(("the process", "server", "proxy", "client", "own"), sections[1:6], strict=True))
     for section, flags in {
         "the process": "--help --version --check --grace --verbose",
-        "server": "--listen --root --api --access-log --log-format",
+        "server": "--listen --root --host --api --index --listing --follow-symlinks --dot-files --max-age --cors --cache-size"
+        " --cache-rule --access-log --log-format --max-connections --max-requests --max-body --idle-timeout --head-timeout"
+        " --body-timeout --send-timeout --min-rate",
         "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-rule --allow --deny --access-log",
         "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail",
         "own": "--listen --allow --deny --access-log",

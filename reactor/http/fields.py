@@ -146,7 +146,7 @@ class Fields:
         lines = self._lines
         if type(lines) is bytes:
             self._lines = lines = lines[:-4].split(b"\r\n")[1:]
-            self.index = self.index.copy()
+            self.index = dict(map(parse_line, lines))  # this message's own, in the order of its lines
         return lines  # type: ignore[return-value]
 
     def get(self, name: bytes, default: bytes | None = None) -> bytes | None:
@@ -167,7 +167,8 @@ class Fields:
 
     def append_valid(self, line: bytes, lower: bytes, value: bytes) -> None:
         """Append a line whose parts the caller vouches for: `Name: value`, its name in lower case, its value."""
-        self.lines.append(line)
+        lines = self._lines
+        (self.lines if type(lines) is bytes else lines).append(line)  # type: ignore[union-attr]
         self.cut = None
         index = self.index
         index[lower] = index[lower] + b", " + value if lower in index else value
@@ -185,14 +186,22 @@ class Fields:
 
     def remove(self, *names: bytes) -> None:
         """Drop every line whose lower-case name is among `names`."""
-        gone = [name for name in names if name in self.index]
-        if gone:
-            lines = self.lines  # before the index, which may become another one here
-            index = self.index
-            for name in gone:
-                index.pop(name, None)
-            self.cut = None
-            self._lines = [line for line in lines if line[: line.index(b":")].lower() in index]
+        self.drop(frozenset(names))
+
+    def drop(self, names: frozenset[bytes]) -> None:
+        """The same of a set of names."""
+        if names.isdisjoint(self.index):
+            return
+        lines = self.lines  # before the index, which may become another one here
+        index = self.index
+        self.cut = None
+        if len(index) == len(lines):
+            # One line for each name, in the same order.
+            self._lines = [line for name, line in zip(index, lines) if name not in names]
+        else:
+            self._lines = [line for line in lines if line[: line.index(b":")].lower() not in names]
+        for name in names.intersection(index):
+            del index[name]
 
     def copy(self) -> Fields:
         """A copy whose changes do not show here."""

@@ -90,6 +90,22 @@ class IncrementalParser:
         """The next event, or NEED_DATA; raises ProtocolError."""
         return self._state(self)
 
+    def take_whole(self) -> bytes | None:
+        """After a head: all of a body that is there already, and its end with it; None where that takes events."""
+        state = self._state
+        if state is IncrementalParser._body:
+            data, pos, left = self._data, self._pos, self._left
+            if type(data) is not bytes or len(data) - pos < left:
+                return None
+            piece = data[pos : pos + left]
+            self._consume(pos + left)
+        elif state is IncrementalParser._end:
+            piece = b""
+        else:
+            return None
+        self._state = self._after
+        return piece
+
     @property
     def buffered(self) -> int:
         """Bytes fed and not yet given out."""

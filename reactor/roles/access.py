@@ -43,14 +43,14 @@ class RuleAction(argparse.Action):
 def access_flags(to: Any) -> None:
     add = to.add_argument
     note = (
-        "client=CIDR user=NAME host=GLOB port=N method=NAME scheme=NAME path=GLOB|/REGEX/, several joined by spaces; the first rule "
-        "that matches decides"
+        "client=CIDR user=NAME host=GLOB port=N method=NAME scheme=NAME path=GLOB|/REGEX/, several joined by spaces; the first "
+        "rule that matches decides"
     )
     add("--allow", action=RuleAction, dest="rules", metavar="RULE", help=note)
     add("--deny", action=RuleAction, dest="rules", metavar="RULE", help="the same, refused with 403")
-    add("--rules", action=RuleAction, dest="rules", metavar="FILE", help="rules, one a line: `allow …` or `deny …`; read again on SIGHUP")
-    add("--users", metavar="FILE", help="only for these, by name and password; scripts/user-entry makes entries; read again on SIGHUP")
-    add("--client-connections", type=count_from_1, metavar="N", help="of one client (an address, an IPv6 /64) at a time; the newest gets 503")
+    add("--rules", action=RuleAction, dest="rules", metavar="FILE", help="rules, one a line, `allow …` or `deny …`; SIGHUP reads it again")
+    add("--users", metavar="FILE", help="names and passwords, without one of which nobody passes; scripts/user-entry makes them")
+    add("--client-connections", type=count_from_1, metavar="N", help="of one client (address, IPv6 /64) at a time; then 503")
     add("--client-rate", type=rate, metavar="N", help="requests a second of one client, and twice that at once; 429 beyond")
 
 

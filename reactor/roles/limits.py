@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import resource
 from typing import Any
 
 from reactor.roles.values import count, duration, size
@@ -14,8 +15,9 @@ DEFAULTS = ServerLimits()
 
 def limit_flags(to: Any) -> None:
     add = to.add_argument
-    add("--max-connections", type=count, default=DEFAULTS.connections, metavar="N",
-        help=f"open at a time; the newest beyond it is answered 503 ({DEFAULTS.connections})")  # fmt: skip
+    connections = default_connections()
+    add("--max-connections", type=count, default=connections, metavar="N",
+        help=f"open at a time; the newest beyond it is answered 503 ({connections})")  # fmt: skip
     add("--max-requests", type=count, default=DEFAULTS.requests, metavar="N", help="on one connection; 0: any number (0)")
     add("--max-body", type=size, default=0, metavar="SIZE", help="of a request: 413 beyond it; 0: any size (0)")
     add("--idle-timeout", type=duration, default=DEFAULTS.idle, metavar="SECONDS",
@@ -28,6 +30,12 @@ def limit_flags(to: Any) -> None:
         help=f"over which --min-rate is measured while an answer waits for its client: reset ({DEFAULTS.stalled:g})")  # fmt: skip
     add("--min-rate", type=size, default=int(DEFAULTS.rate), metavar="SIZE",
         help=f"bytes a second that a client sends and takes at the least; 0: one byte in a timeout ({DEFAULTS.rate:g})")  # fmt: skip
+
+
+def default_connections() -> int:
+    """Half of the descriptors there can be, at the most: files and connections to upstreams need some too."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return DEFAULTS.connections if hard == resource.RLIM_INFINITY else min(DEFAULTS.connections, hard // 2)
 
 
 def limits_of(flags: argparse.Namespace) -> ServerLimits:

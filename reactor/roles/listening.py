@@ -12,8 +12,8 @@ from handlers.access_log import AccessLog, Sink
 from reactor.client import Pool
 from reactor.exchange import Handler
 from reactor.listener import Listener
-from reactor.roles.limits import limit_flags, limits_of
 from reactor.roles.access import Access
+from reactor.roles.limits import limit_flags, limits_of
 from reactor.roles.process import Group, Process
 from reactor.roles.values import address
 from reactor.server import Server

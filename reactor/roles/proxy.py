@@ -35,9 +35,10 @@ def add_flags(to: Any) -> None:
         help="take over what clients there say of theirs in Forwarded and X-Forwarded-*; may be repeated",
     )  # fmt: skip
     to.add_argument(
-        "--rewrite-links", metavar="TYPES", help="in bodies of these media types, such as text/html,application/json, upstreams' URLs become ours"
-    )
-    to.add_argument("--connect-ports", metavar="PORTS", help="where tunnels may lead, such as 443,9000-9100, or any (443,563)")
+        "--rewrite-links", metavar="TYPES",
+        help="in bodies of these media types, such as text/html,application/json, upstreams' URLs become ours",
+    )  # fmt: skip
+    to.add_argument("--connect-ports", metavar="PORTS", help="where tunnels may lead: 443,9000-9100, or any (443,563)")
     to.add_argument("--cache-size", type=size, default=256 << 20, metavar="SIZE", help="bytes, or 32M, 1G; 0 turns the cache off (256M)")
     to.add_argument(
         "--cache-rule", action="append", default=[], type=cache_rule, metavar="RULE",

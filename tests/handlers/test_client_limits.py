@@ -225,6 +225,23 @@ def test_the_table_holds_only_who_is_there(house: House) -> None:
     assert len(guarded.door) == 0
 
 
+def test_an_upgraded_connection_is_counted_until_it_is_over(house: House) -> None:
+    guarded = Guarded(house, 1)
+    guarded.handling.answer = None
+    peer = guarded.connect()
+    peer.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+    house.until(lambda: guarded.handling.exchanges)
+    stream, _ = guarded.handling.last.upgrade(Head(101, [("Upgrade", "x")]))
+    assert peer.head().status == 101
+    assert guarded.connect().answer().status == 503
+    stream.owner = None
+    stream.abort()
+    guarded.handling.last.finish()
+    house.turns()
+    assert len(guarded.door) == 0
+    peer.expect_reset()
+
+
 def test_a_server_that_goes_takes_its_refusals_along(house: House) -> None:
     guarded = Guarded(house, 1)
     peer = guarded.connect()

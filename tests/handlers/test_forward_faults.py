@@ -143,7 +143,10 @@ def test_an_origin_that_leaves_while_it_is_sent_a_body(house: House, proxy: Prox
 # What the client does.
 
 BODY = b"0123456789" * 10
-REQUESTS = {"length": (f"Content-Length: {len(BODY)}", BODY), "chunks": ("Transfer-Encoding: chunked", chunk(BODY) + b"0\r\n\r\n")}
+REQUESTS = {
+    "length": (f"Content-Length: {len(BODY)}", BODY),
+    "chunks": ("Transfer-Encoding: chunked", chunk(BODY) + b"0\r\n\r\n"),
+}
 
 
 @pytest.mark.parametrize("fault", ["shutdown", "reset", "stall"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -11,7 +10,7 @@ from cache.stores.memory import MemoryStore
 from handlers.forwarded import Trust, TrustedScheme, _lines, network
 from reactor.errors import ConfigError
 from reactor.http.fields import Fields
-from tests.loopback import House, housed
+from tests.loopback import Handling, House, housed
 from tests.origin import Proxy
 
 CLAIMS = (
@@ -118,8 +117,7 @@ def test_what_is_no_network(text: str) -> None:
 )
 def test_the_scheme_is_a_trusted_clients_to_tell(house: House, trust: str, said: str, scheme: bytes) -> None:
     proxy = Proxy(house, reverse=True, trust=trust, store=MemoryStore(1 << 20))
-    inner: Any = proxy.handling.answer
-    proxy.handling.answer = TrustedScheme(type("Inner", (), {"handle": staticmethod(inner)})(), Trust([network(trust)])).handle
+    proxy.handling.answer = TrustedScheme(Handling(proxy.handling.answer), Trust([network(trust)])).handle
     client = proxy.ask("/", f"X-Forwarded-Proto: {said}")
     proxy.asked().answer(b"hi", "Cache-Control: max-age=9")
     assert client.answer().body == b"hi"

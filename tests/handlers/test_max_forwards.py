@@ -23,8 +23,10 @@ def proxy(house: House, request: pytest.FixtureRequest) -> Proxy:
 @pytest.mark.parametrize("method", ["TRACE", "OPTIONS"])
 @pytest.mark.parametrize(
     ("value", "sent"),
-    [("1", b"0"), ("10", b"9"), ("007", b"6"), ("1" * 5000, b"999998"), ("x", b"x"), ("+1", b"+1"), ("1, 2", b"1, 2"), ("", b"")],
-)
+    [
+        ("1", b"0"), ("10", b"9"), ("007", b"6"), ("1" * 5000, b"999998"), ("x", b"x"), ("+1", b"+1"), ("1, 2", b"1, 2"), ("", b""),
+    ],
+)  # fmt: skip
 def test_each_hop_counts_down(proxy: Proxy, method: str, value: str, sent: bytes) -> None:
     for _ in range(4):  # also where the lines around it are remembered
         client = proxy.connect()
@@ -49,8 +51,8 @@ def test_it_means_nothing_for_other_methods(proxy: Proxy, method: str) -> None:
 def test_a_trace_ends_here_and_comes_back_without_secrets(proxy: Proxy, zero: str) -> None:
     client = proxy.connect()
     head = proxy.request(
-        "TRACE", "/x?y", f"Max-Forwards: {zero}", "X-One:  1", "authorization: Basic eDp5", "Cookie: a=b", "Proxy-Authorization: x",
-        "Via: 1.1 fred",
+        "TRACE", "/x?y", f"Max-Forwards: {zero}", "X-One:  1", "authorization: Basic eDp5", "Cookie: a=b",
+        "Proxy-Authorization: x", "Via: 1.1 fred",
     )  # fmt: skip
     client.send(head)
     answer = client.answer()

@@ -21,12 +21,8 @@ from reactor.loop import Reactor
 from tests.loopback import House, Script, housed
 from tests.origin import Asked, Proxy, chunk, no_cycles
 
-UPSTREAMS = Upstreams(
-    [
-        Upstream.parse_mapped(text)
-        for text in ("/pypi=http://pypi.example/base", "/files=http://files.example", "/npm=http://npm.example:8080", "http://pypi.example")
-    ]
-)
+MAPPED = ["/pypi=http://pypi.example/base", "/files=http://files.example", "/npm=http://npm.example:8080", "http://pypi.example"]
+UPSTREAMS = Upstreams([Upstream.parse_mapped(text) for text in MAPPED])
 REWRITING = Rewriting(UPSTREAMS, media_types("text/html,application/json"))
 HERE = b"http://here.example:81"
 
@@ -50,10 +46,10 @@ CASES = [
     *[
         (same, same)
         for same in (
-            b"https://files.example/x", b"http://files.example.evil/x", b"http://files.examples/x", b"http://files.example:8080/x",
-            b"http://npm.example/x", b"http://npm.example:80801/x", b"http://files.example@evil/x", b"http://files.example%2e/x",
-            b"http://files.example:801/", b"//files.example/x", b"http:/files.example/x", b"http:\\//files.example/x", b"http",
-            b"hhttp:/", b"", b"http://files.exampl", b"http://files-example/x", b"http://filesxexample/x",
+            b"https://files.example/x", b"http://files.example.evil/x", b"http://files.examples/x",
+            b"http://files.example:8080/x", b"http://npm.example/x", b"http://npm.example:80801/x", b"http://files.example@evil/x",
+            b"http://files.example%2e/x", b"http://files.example:801/", b"//files.example/x", b"http:/files.example/x",
+            b"http:\\//files.example/x", b"http", b"hhttp:/", b"", b"http://files.exampl", b"http://files-example/x", b"http://filesxexample/x",
         )
     ],
 ]  # fmt: skip
@@ -67,8 +63,8 @@ def test_what_is_an_upstreams_url_and_what_is_not(body: bytes, wanted: bytes) ->
 
 
 WORDS = [
-    b"http", b"https", b"://", b":\\/\\/", b"/", b"\\/", b"files.example", b"pypi.example", b"npm.example", b":8080", b":80", b"/base",
-    b"\\/base", b"x", b"h", b" ", b'"', b".", b"@", b"HTTP://FILES.example/x", b"http://pypi.example/base/",
+    b"http", b"https", b"://", b":\\/\\/", b"/", b"\\/", b"files.example", b"pypi.example", b"npm.example", b":8080",
+    b":80", b"/base", b"\\/base", b"x", b"h", b" ", b'"', b".", b"@", b"HTTP://FILES.example/x", b"http://pypi.example/base/",
 ]  # fmt: skip
 
 
@@ -140,8 +136,11 @@ def test_what_is_held_of_a_body_that_grows_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "wire", [gzip.compress(MUCH)[:-1], gzip.compress(MUCH)[:-8] + bytes(8), b"no gzip", gzip.compress(b"x") + b"y", zlib.compress(MUCH)]
-)
+    "wire",
+    [
+        gzip.compress(MUCH)[:-1], gzip.compress(MUCH)[:-8] + bytes(8), b"no gzip", gzip.compress(b"x") + b"y", zlib.compress(MUCH),
+    ],
+)  # fmt: skip
 def test_damaged_gzip_is_seen_cut_short(wire: bytes) -> None:
     with pytest.raises(BodyCutShort):
         pulled(Rewritten(BytesSource(wire), Links(REWRITING, HERE), _Gunzip()))
@@ -151,7 +150,9 @@ def test_no_bytes_at_all_are_no_damage() -> None:
     assert pulled(Rewritten(BytesSource(b""), Links(REWRITING, HERE), _Gunzip())) == b""
 
 
-@pytest.mark.parametrize("text", ["", "html", "text/", "/html", "text/html,", "text/ht ml", "*/*,", "text/html;q=1", "ä/b", "text/h/x"])
+@pytest.mark.parametrize(
+    "text", ["", "html", "text/", "/html", "text/html,", "text/ht ml", "*/*,", "text/html;q=1", "ä/b", "text/h/x"]
+)
 def test_what_is_no_list_of_types(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         media_types(text)
@@ -199,14 +200,16 @@ def respond(asked: Asked, body: bytes, framing: str, *lines: str) -> None:
 
 @pytest.mark.parametrize("framing", ["length", "late", "chunks"])
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
-@pytest.mark.parametrize("kind", ["text/html", "Text/HTML ; charset=utf-8", "application/vnd.pypi.simple.v1+json", "application/x+html"])
+@pytest.mark.parametrize(
+    "kind", ["text/html", "Text/HTML ; charset=utf-8", "application/vnd.pypi.simple.v1+json", "application/x+html"]
+)
 def test_links_lead_here(proxy: Proxy, framing: str, coding: str, kind: str) -> None:
     client = proxy.ask("/p/")
     body = page(proxy) if coding == "identity" else gzip.compress(page(proxy))
     coded = [] if coding == "identity" else ["Content-Encoding: gzip"]
     respond(
-        proxy.asked(), body, framing, f"Content-Type: {kind}", *coded, 'ETag: "v1"', "Content-MD5: x", "Digest: x", "Repr-Digest: x",
-        "Content-Digest: x", "Accept-Ranges: bytes", "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT",
+        proxy.asked(), body, framing, f"Content-Type: {kind}", *coded, 'ETag: "v1"', "Content-MD5: x", "Digest: x",
+        "Repr-Digest: x", "Content-Digest: x", "Accept-Ranges: bytes", "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT",
     )  # fmt: skip
     answer = client.answer()
     assert answer.body == rewritten(proxy)
@@ -218,8 +221,8 @@ def test_links_lead_here(proxy: Proxy, framing: str, coding: str, kind: str) -> 
 @pytest.mark.parametrize(
     "lines",
     [
-        ["Content-Type: text/plain"], [], ["Content-Type: text/htmlx"], [HTML, "Content-Encoding: br"], [HTML, "Content-Encoding: gzip, gzip"],
-        [HTML, "Cache-Control: max-age=1, no-transform"],
+        ["Content-Type: text/plain"], [], ["Content-Type: text/htmlx"], [HTML, "Content-Encoding: br"],
+        [HTML, "Content-Encoding: gzip, gzip"], [HTML, "Cache-Control: max-age=1, no-transform"],
     ],
 )  # fmt: skip
 def test_everything_else_is_passed_on_as_it_is(proxy: Proxy, lines: list[str]) -> None:
@@ -293,7 +296,8 @@ def test_a_tag_of_other_links_matches_nothing(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked_with", "told"), [(['If-None-Match: "v1"'], b'"v1"'), (["If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"], None)]
+    ("asked_with", "told"),
+    [(['If-None-Match: "v1"'], b'"v1"'), (["If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"], None)],
 )
 def test_a_304_speaks_of_what_the_client_has(proxy: Proxy, asked_with: list[str], told: bytes | None) -> None:
     client = proxy.ask("/p/", *asked_with)
@@ -317,7 +321,7 @@ def test_a_part_of_what_is_rewritten_is_never_served(proxy: Proxy, kind: str) ->
 def test_a_part_that_streams_is_dropped(proxy: Proxy) -> None:
     client = proxy.ask("/p/", "Range: bytes=3-")
     asked = proxy.asked()
-    asked.begin(HTML, "Content-Range: bytes 3-99999/100000", "Content-Length: 99997", status="206 Partial Content", first=b"x")
+    asked.begin(HTML, "Content-Range: bytes 3-99999/100000", "Content-Length: 99997", status="206 Partial Content")
     proxy.asked().answer(page(proxy), HTML)
     assert client.answer().body == rewritten(proxy)
     asked.peer.expect_reset()
@@ -419,6 +423,24 @@ def test_what_is_stored_is_rewritten_once_and_validated_by_the_upstreams_tag(hou
     assert client.answer().status == 304
 
 
+def test_one_that_is_stored_serves_every_coding(house: House) -> None:
+    proxy = made(house, MemoryStore(1 << 20))
+    client = proxy.ask("/p/", "Accept-Encoding: gzip, br", "Accept: text/html")
+    lines = (HTML, "Vary: Accept-Encoding, Accept", 'ETag: "v1"', "Cache-Control: max-age=10")
+    proxy.asked().answer(gzip.compress(page(proxy)), "Content-Encoding: gzip", *lines)
+    answer = client.answer()
+    assert (answer.body, answer.fields[b"vary"]) == (rewritten(proxy), b"accept")
+    house.pass_time(11.0)
+    client.send(proxy.get("/p/", "Accept-Encoding: zstd", "Accept: text/html"))
+    asked = proxy.asked()
+    assert asked.fields[b"if-none-match"] == b'"v1"'
+    asked.begin(*lines[1:], status="304 Not Modified")
+    assert client.answer().body == rewritten(proxy)
+    client.send(proxy.get("/p/", "Accept: text/html"))
+    assert client.answer().body == rewritten(proxy)
+    proxy.not_asked()
+
+
 def test_a_redirect_that_is_stored_leads_here(house: House) -> None:
     proxy = made(house, MemoryStore(1 << 20))
     client = proxy.ask("/p/")
@@ -430,11 +452,13 @@ def test_a_redirect_that_is_stored_leads_here(house: House) -> None:
 
 def test_another_upstreams_urls_are_rewritten_too(house: House) -> None:
     proxy = made(house)
-    upstreams = [*proxy.forwarding.upstreams.all, Upstream.parse_mapped("/files=http://files.example")]  # type: ignore[union-attr]
+    assert proxy.forwarding.upstreams is not None
+    upstreams = [*proxy.forwarding.upstreams.all, Upstream.parse_mapped("/files=http://files.example")]
     proxy.forwarding = Forwarding(proxy.pool, upstreams, rewrite=media_types("application/json"))
     proxy.handling.answer = proxy.forwarding.handle
     client = proxy.ask("/p/")
-    proxy.asked().answer(b'{"tarball":"http:\\/\\/files.example\\/x.tgz"}', "Content-Type: application/vnd.npm.install-v1+json")
+    json = "Content-Type: application/vnd.npm.install-v1+json"
+    proxy.asked().answer(b'{"tarball":"http:\\/\\/files.example\\/x.tgz"}', json)
     assert client.answer().body == b'{"tarball":"http:\\/\\/%b\\/files\\/x.tgz"}' % proxy.authority.encode()
 
 

@@ -201,7 +201,7 @@ def test_a_port_that_is(house: House, ports: str) -> None:
         ("443", [(443, 443)]),
         ("443,8443,9000-9100", [(443, 443), (8443, 8443), (9000, 9100)]),
         ("any", [(1, 65535)]),
-        *[(bad, None) for bad in ("", "0", "65536", "443,", "a", "+443", "4_4", "443 ", "9-8", "-9", "9-", "1-65536", "ANY", "443,any")],
+        *[(bad, None) for bad in ("", "0", "65536", "443,", "a", "+443", "4_4", "443 ", "9-8", "-9", "9-", "1-65536", "443,any")],
     ],
 )  # fmt: skip
 def test_ports_as_they_are_written(text: str, ranges: list[tuple[int, int]] | None) -> None:

@@ -82,7 +82,13 @@ class World:
     """A forward proxy, or something in an origin's place, that asks for passwords; its helper is scripted."""
 
     def __init__(
-        self, house: House, tmp_path: Path, proxy: bool = True, real: bool = False, rules: str = "", timeout: float = CHECK_SECONDS
+        self,
+        house: House,
+        tmp_path: Path,
+        proxy: bool = True,
+        real: bool = False,
+        rules: str = "",
+        timeout: float = CHECK_SECONDS,
     ) -> None:
         self.house = house
         self.log = tmp_path / "asked"
@@ -411,7 +417,8 @@ def test_credentials_never_appear_in_a_log(
     assert ["alice" in line for line in lines] == [True, False, False]
     said = caplog.text + "\n".join(lines)
     for password in ("secret", "wr0ng", "lie"):
-        for secret in (f":{password}", base64.b64encode(password.encode()).decode(), credentials("alice", password).decode()[6:]):
+        encoded = [base64.b64encode(password.encode()).decode(), credentials("alice", password).decode()[6:]]
+        for secret in (f":{password}", *encoded):
             assert secret not in said
 
 

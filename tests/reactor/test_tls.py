@@ -285,6 +285,17 @@ def test_a_file_that_becomes_shorter_is_seen_cut_short(scene: Scene, file: int) 
     assert scene.told()[-1] == ("lost", "BodyCutShort")
 
 
+def test_a_file_that_changed_is_not_sent_to_its_end(scene: Scene, file: int) -> None:
+    scene.quietly(scene.stream.send_file, file, 0, 100, lambda: False)
+    assert scene.peer.take(100) == MUCH[:100]
+    scene.told()
+    scene.quietly(scene.stream.send_file, file, 0, len(MUCH), lambda: False)
+    scene.peer.until(lambda: scene.peer.over, "the end")
+    assert scene.peer.end == "reset"
+    assert 100 < scene.stream.taken()
+    assert scene.told()[-1] == ("lost", "BodyCutShort")
+
+
 def test_a_paused_stream_leaves_it_in_the_kernel(scene: Scene) -> None:
     scene.quietly(scene.stream.pause_reading)
     scene.peer.send(b"hello")

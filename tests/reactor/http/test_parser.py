@@ -253,6 +253,17 @@ def test_the_limit_of_a_body_holds_for_responses_too():
         parser.feed(b"HTTP/1.1 200 OK\r\n" + head)
         with pytest.raises(ProtocolError, match="body too large"):
             kinds(parser)
+        parser = ResponseParser(limits=replace(LIMITS, body=5))
+        parser.feed(b"HTTP/1.1 200 OK\r\n" + head + b"hello")
+        assert kinds(parser)[:2] == [Response, Data]
+
+
+@pytest.mark.parametrize("limits", [Limits(fields=0), Limits(field_line=4), Limits(head=18)])
+def test_limits_of_a_response_are_the_parsers_own(limits):
+    parser = ResponseParser(limits=limits)
+    parser.feed(b"HTTP/1.1 200 OK\r\nA: bc\r\n\r\n")
+    with pytest.raises(ProtocolError):
+        parser.next_event()
 
 
 def test_another_limit_for_bodies_leaves_heads_remembered():
