@@ -200,7 +200,8 @@ class _Forward:
         self._relay: Relay | None = None
         request = exchange.request
         waits = request.expects_100 and type(exchange.body) is not bytes
-        self.call: Call | None = forwarding.pool.call(origin, request.method, head, exchange.body, self, waits)
+        times = None if exchange.timing is None else exchange.timing.fetch
+        self.call: Call | None = forwarding.pool.call(origin, request.method, head, exchange.body, self, waits, times)
         exchange.on_end(self._ended)
 
     def call_informed(self, call: Call, response: Response) -> None:

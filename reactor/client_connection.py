@@ -152,8 +152,10 @@ class ClientConnection:
     # Sending.
 
     def _connected(self, result: object, address: str) -> None:
-        self._attempt = None
+        attempt, self._attempt = self._attempt, None
         call = self.call
+        if call is not None and call.times is not None and attempt is not None:
+            attempt.tell(call.times)
         if isinstance(result, UpstreamError):
             self.call = None
             self._over()
@@ -175,6 +177,8 @@ class ClientConnection:
         self.call = call
         call.connection = self
         call._address = self.address
+        if call.times is not None:
+            call.times.sent = self.reactor.now
         self.parser.expect(call.method)
         self._interim = 0
         stream, body = self.stream, call.body
@@ -324,6 +328,8 @@ class ClientConnection:
                 return
         call = self.call
         assert call is not None
+        if call.times is not None:
+            call.times.answered = self.reactor.now
         if event.status == 101 or (call.method == b"CONNECT" and event.status < 300):
             self._begin_upgrade(call, event)
         else:

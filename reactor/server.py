@@ -11,6 +11,7 @@ from typing import Protocol
 from reactor.exchange import Exchange, Handler
 from reactor.loop import Reactor
 from reactor.server_connection import ServerConnection
+from reactor.timed_connection import TimedConnection
 
 log = logging.getLogger("reactor.server")
 
@@ -32,6 +33,8 @@ class ServerLimits:
 
 class ExchangeLog(Protocol):
     """Told of exchanges that no handler saw: heads that were refused."""
+
+    timed: bool  # it wants Exchange.timing
 
     def record(self, exchange: Exchange) -> None: ...
 
@@ -55,10 +58,11 @@ class Server:
         self.stopping = False
         self.connections: set[ServerConnection] = set()
         self._on_empty: Callable[[], object] | None = None
+        self._connection = TimedConnection if access_log is not None and access_log.timed else ServerConnection
 
     def accept(self, sock: socket.socket, peer: str) -> ServerConnection:
         """Serve a connected, non-blocking socket."""
-        connection = ServerConnection(self, sock, peer)
+        connection = self._connection(self, sock, peer)
         self.connections.add(connection)
         return connection
 

@@ -156,6 +156,8 @@ class ServerConnection:
         "_corked", "_progress", "_draining", "_file_at",
     )  # fmt: skip
 
+    exchange_type: type[ServerExchange] = ServerExchange
+
     def __init__(self, server: Server, sock: socket.socket, peer: str) -> None:
         self.server = server
         self.reactor = server.reactor
@@ -285,7 +287,7 @@ class ServerConnection:
             parser.next_event()  # EndOfMessage
         else:
             body = self._begin_body(request)
-        self.exchange = exchange = ServerExchange(self, request, body)
+        self.exchange = exchange = self.exchange_type(self, request, body)
         if type(body) is bytes:
             exchange.bytes_in = len(body)
         if parser.buffered and not self._corked:
@@ -336,7 +338,8 @@ class ServerConnection:
     def _refuse(self, error: ProtocolError) -> None:
         """Answer what is no request, and close: where one message ends and the next begins is in doubt."""
         self._keep_alive = False
-        exchange = self.exchange = ServerExchange(self, None, b"")
+        exchange = self.exchange = self.exchange_type(self, None, b"")
+        exchange.reason = error.reason
         if self.server.access_log is not None:
             exchange.on_end(self.server.access_log.record)
         exchange.respond(*error_page(error.status, error.reason))
