@@ -45,6 +45,7 @@ class Process:
         self.resolver = Resolver(self.reactor)
         self.connector = Connector(self.reactor, self.resolver)
         self.groups: list[Group] = []
+        self.on_reopen: list[Callable[[], object]] = []  # what SIGUSR1 does: logs are opened again, after a rotation
         self.exit_code = 0
         self._stopping = False
 
@@ -55,6 +56,7 @@ class Process:
             # Before anybody is told that a listener is ready: who waits for that may send a signal at once.
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.reactor.on_signal(number, self._signalled)
+            self.reactor.on_signal(signal.SIGUSR1, self._reopen)
             for group in list(self.groups):
                 group.start()
             # What start-up made stays for good: the collector need not look at it again.
@@ -82,6 +84,10 @@ class Process:
             self.groups.remove(group)
         if not self.groups:
             self.reactor.stop()
+
+    def _reopen(self) -> None:
+        for reopen in self.on_reopen:
+            reopen()
 
     def _signalled(self) -> None:
         if self._stopping:

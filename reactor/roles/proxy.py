@@ -49,10 +49,10 @@ class ProxyGroup(Listening):
     def make_handler(self) -> Handler:
         process = self.process
         self.pool = Pool(process.reactor, process.connector)
-        handler: Handler = Forwarding(self.pool, self.upstream)
+        handler = self.staged("forward", Forwarding(self.pool, self.upstream))
         if self.cache_size:
             self.store = MemoryStore(self.cache_size)
-            handler = Caching(process.reactor, handler, self.store, self.policy)
+            handler = self.staged("lookup", Caching(process.reactor, handler, self.store, self.policy))
         if self.upstream is None:
             handler = Tunnel(process.connector, handler)
-        return controlled(handler, self.rules)
+        return self.staged("access", controlled(self.scripted(handler), self.rules))

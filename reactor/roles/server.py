@@ -35,7 +35,7 @@ class ServerGroup(Listening):
 
     def make_handler(self) -> Handler:
         self.static = Static(self.root)
-        return Router(self.static, [*self.apis, builtin_api()])
+        return self.scripted(Router(self.static, [*self.apis, builtin_api()]))
 
     def close(self) -> None:
         super().close()
