@@ -50,7 +50,7 @@ class AccessLog:
         make = _FORMATS.get(format)
         if make is None:
             raise ConfigError(f"unknown log format {format!r}: {' or '.join(_FORMATS)}")
-        self.timed = format == "json"  # what the listener's connections ask (see timed_connection.py)
+        self.timed = format == "json"  # it tells what only the connections of a timed server note
         self._handler = _Answers(handler) if self.timed else handler
         self._render = make()
         self._write = sink.write

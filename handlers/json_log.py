@@ -39,7 +39,7 @@ _ENDINGS = tuple(
         (r"idle\Z", "relay timed out"),
         (r"the server failed\Z|.*an internal error\Z|failed: ", "server failed"),
         (r"reset by upstream\Z|closed by upstream\Z|upstream: ", "upstream cut"),
-        (r".*(?:\A|\s)(?:sent no byte of the body for|did not answer within|took no byte of the request for) ", "upstream timed out"),
+        (r".*\s(?:sent no byte of the body|took no byte of the request) for ", "upstream timed out"),
         (r".*(?:the connection was lost|broke the body's framing|closed the connection)", "upstream cut"),
         (r"the body is not as long as its head said\Z", "upstream cut"),
     )
@@ -72,11 +72,10 @@ def json_line(exchange: Exchange) -> bytes:
     """One JSON object, bytes of the bodies each way, null for what is not known."""
     facts = _facts(exchange)
     facts |= _phases(exchange)
-    # The encoder escapes what is not ASCII, and all control characters but one.
-    return _encode(facts).replace("\x7f", "\\u007f").encode("ascii") + b"\n"
+    return _encode(facts).encode("ascii") + b"\n"
 
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # escapes all but visible ASCII and space
 
 
 def _facts(exchange: Exchange) -> dict[str, Any]:
@@ -139,10 +138,10 @@ def _phases(exchange: Exchange) -> dict[str, float | None]:
 
 def how_it_ended(exchange: Exchange) -> str:
     """One of the few words for it that the head of this file lists."""
-    failure, request = exchange.failure, exchange.request
+    failure, request, status = exchange.failure, exchange.request, exchange.status
     if failure is None:
-        relayed = exchange.status == 101 or (exchange.status // 100 == 2 and request is not None and request.method == b"CONNECT")
-        return "relay ended" if relayed else "complete"
+        tunnel = request is not None and request.method == b"CONNECT" and 200 <= status < 300
+        return "relay ended" if tunnel or status == 101 else "complete"
     return next((ending for pattern, ending in _ENDINGS if pattern.match(failure)), "aborted")
 
 

@@ -30,6 +30,8 @@ log = logging.getLogger("handlers.script")
 
 LOOK_SECONDS = 1.0  # the file is looked at again at most so often, and only when there is traffic
 
+RAISED = (Exception, SystemExit)  # what a user's program may raise, `exit()` included, without ending the process
+
 Hook = Callable[[Traffic], Any]
 Stamp = tuple[int, int, int]
 
@@ -91,7 +93,7 @@ class ScriptFile:
             for hook, what in zip(hooks, Hooks._fields, strict=True):
                 if hook is not None and not callable(hook):
                     raise TypeError(f"{what} is no function")
-        except (Exception, SystemExit) as error:  # a program of the user's: it may raise whatever it likes
+        except RAISED as error:
             sys.modules.pop(name)
             if before is not None:
                 sys.modules[name] = before
@@ -137,23 +139,25 @@ class Script:
         if hooks.request is not None:
             try:
                 pending = hooks.request(traffic)
-            except Exception as error:  # whatever a hook raises costs its own exchange alone
+            except RAISED as error:  # costs its own exchange alone
                 self.failed(exchange, error)
                 return
-        if pending is None and hooks.response is None and not traffic._answer and not traffic._delays and not traffic.request._changed():
+        if pending is None and hooks.response is None and not traffic._spoke():
             self.handler.handle(exchange)
         else:
             _Run(self, hooks, traffic, exchange).begin(pending)
 
-    def failed(self, exchange: Exchange, error: Exception) -> None:
+    def failed(self, exchange: Exchange, error: BaseException) -> None:
         """A hook raised: what it could not have of a body is the sender's fault, anything else the script's."""
+        status = 500
         if isinstance(error, BodyError):
             exchange.error = error
+            status = error.status
         else:
             log.error("script %s: a hook raised for %r", self.file.path, exchange.request, exc_info=error)
             exchange.error = ReactorError("the script failed")
         exchange.verdict = exchange.verdict or "script"
-        exchange.respond(*error_page(getattr(error, "status", 500) if isinstance(error, BodyError) else 500, str(exchange.error)))
+        exchange.respond(*error_page(status, str(exchange.error)))
 
 
 class _Run:
@@ -188,7 +192,8 @@ class _Run:
             self._hook = pending
             self._step()
         else:
-            self._fail(TypeError(f"a hook returns nothing, or is an `async def`; this one returned {type(pending).__name__}"))
+            returned = type(pending).__name__
+            self._fail(TypeError(f"a hook returns nothing, or is an `async def`; this one returned {returned}"))
 
     def _step(self) -> None:
         """Let the hook run to its next wait, or its end."""
@@ -206,7 +211,7 @@ class _Run:
                     return
         except StopIteration:
             self._hook = None
-        except Exception as raised:  # whatever a hook raises costs its own exchange alone
+        except RAISED as raised:
             self._hook = None
             self._fail(raised)
             return
@@ -239,7 +244,7 @@ class _Run:
             log.exception("exception while handling %r", self._exchange.request)
             self._exchange.failed(error)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         self._drop_response()
         self._then = None
         self._script.failed(self._exchange, error)
@@ -281,7 +286,7 @@ class _Run:
         traffic._response = self._response = ScriptResponse(traffic.request._now.method, head, body)
         try:
             pending = hook(traffic)
-        except Exception as error:  # whatever a hook raises costs its own exchange alone
+        except RAISED as error:
             self._fail(error)
             return
         self._go_through(pending, self._give)
@@ -324,5 +329,5 @@ class _Run:
         if hook is not None:
             try:
                 hook.close()
-            except Exception as error:
+            except RAISED as error:
                 log.error("script %s: a hook raised as its client left", self._script.file.path, exc_info=error)

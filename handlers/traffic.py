@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import logging
 import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -26,6 +27,8 @@ from reactor.http.uri import DEFAULT_PORTS, split_absolute, split_authority
 from reactor.loop import Timer
 from reactor.sources import ChainSource
 
+log = logging.getLogger("handlers.script")
+
 BODY_LIMIT = 1024 * 1024  # bytes of a body that are read, and that it may decode to, unless a script names another limit
 DELAY_LIMIT = 300.0  # seconds of one delay
 CODINGS_LIMIT = 4  # content codings over each other
@@ -33,8 +36,8 @@ MEMBERS_LIMIT = 64  # members of one gzip body
 
 # What was said of a body that has been replaced: RFC 9110 sections 8.4 and 14.4, RFC 1864, RFC 3230, RFC 9530.
 _OF_THE_BODY = (
-    b"content-encoding", b"content-length", b"transfer-encoding", b"content-range", b"content-md5", b"digest", b"content-digest",
-    b"repr-digest", b"signature", b"signature-input",
+    b"content-encoding", b"content-length", b"transfer-encoding", b"content-range", b"content-md5", b"digest",
+    b"content-digest", b"repr-digest",
 )  # fmt: skip
 _OF_THE_ANSWER = (*_OF_THE_BODY, b"etag", b"last-modified", b"accept-ranges")  # … and its validators (sections 8.8, 14.3)
 _WITHOUT_BODY = frozenset((204, 304))
@@ -61,7 +64,7 @@ class BodyError(ReactorError):
 
 
 class Wait:
-    """What a hook may await. `start` says whether it is over at once; if not, the loop calls `wake`, unless `cancel` is called."""
+    """What a hook may await. `start` says whether it is over at once; if not, the loop calls `wake` unless it is cancelled."""
 
     def __await__(self) -> Generator[Wait, None, None]:
         yield self
@@ -82,7 +85,8 @@ class Delay(Wait):
         self._timer: Timer | None = None
 
     def start(self, wake: Callable[[], object]) -> bool:
-        self._traffic._delays.remove(self)
+        if self in self._traffic._delays:
+            self._traffic._delays.remove(self)
         self._timer = self._traffic._exchange.reactor.call_later(self.seconds, wake)
         return False
 
@@ -120,6 +124,10 @@ class Whole(Wait):
                 data = self._source.pull(PULL)
             except BodyCutShort as error:
                 self.cut = BodyCutShort(error.reason, error.status)  # without the frames, which refer to this
+                return True
+            except Exception:  # whatever a body raises costs its own exchange alone
+                log.exception("exception in %r", self._source)
+                self.cut = BodyCutShort("the server failed", 500)
                 return True
             if data is None:
                 return False
@@ -294,7 +302,7 @@ class Message:
             if whole.cut is not None:
                 raise BodyError(whole.cut.reason, self._status_of(whole.cut))
             raise BodyError(f"the body is larger than {limit} bytes", self._too_large)
-        self._body = data
+        self._body = data  # without trailers, which whoever forwards may discard (RFC 9110 section 6.5.1)
         source.close()
 
     def _status_of(self, cut: BodyCutShort) -> int:
@@ -348,6 +356,7 @@ class ScriptRequest(Message):
 
     @property
     def _now(self) -> Request:
+        """As it is at present."""
         return self._own or self._given
 
     def _change(self) -> Request:
@@ -402,6 +411,7 @@ class ScriptRequest(Message):
 
     @property
     def scheme(self) -> str:
+        """`http`, unless the URL said otherwise."""
         return (self._now.scheme or self._exchange.scheme).decode("ascii")
 
     @scheme.setter
@@ -474,15 +484,11 @@ class ScriptRequest(Message):
     # For the handler that runs the script.
 
     def _changed(self) -> bool:
-        return self._own is not None or self._body is not self._given_body
-
-    @property
-    def _given_body(self) -> Body:
-        return self._exchange.body
+        return self._own is not None or self._body is not self._exchange.body
 
     def _outcome(self) -> tuple[Request, Body]:
         """The request to be passed on, and its body."""
-        if self._body is not self._given_body:
+        if self._body is not self._exchange.body:
             own = self._change()
             own.expects_100 = False  # it is here, or at least what it begins with
             if isinstance(self._body, bytes):
@@ -614,6 +620,10 @@ class Traffic:
         delay = Delay(self, seconds)
         self._delays.append(delay)
         return delay
+
+    def _spoke(self) -> bool:
+        """Whether the request hook has asked for anything at all."""
+        return self._answer is not None or bool(self._delays) or self.request._changed()
 
     def __repr__(self) -> str:
         return f"<Traffic {self.request.method} {self.request.url}>"

@@ -34,13 +34,14 @@ class ServerLimits:
 class ExchangeLog(Protocol):
     """Told of exchanges that no handler saw: heads that were refused."""
 
-    timed: bool  # it wants Exchange.timing
-
     def record(self, exchange: Exchange) -> None: ...
 
 
 class Server:
-    """What the connections of one listener share: the handler, the limits, and the set of them."""
+    """What the connections of one listener share: the handler, the limits, and the set of them.
+
+    Where it is `timed`, exchanges note where their time goes (Exchange.timing).
+    """
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Server:
         limits: ServerLimits = ServerLimits(),
         access_log: ExchangeLog | None = None,
         scheme: bytes = b"http",
+        timed: bool = False,
     ) -> None:
         self.reactor = reactor
         self.handler = handler
@@ -58,7 +60,7 @@ class Server:
         self.stopping = False
         self.connections: set[ServerConnection] = set()
         self._on_empty: Callable[[], object] | None = None
-        self._connection = TimedConnection if access_log is not None and access_log.timed else ServerConnection
+        self._connection = TimedConnection if timed else ServerConnection
 
     def accept(self, sock: socket.socket, peer: str) -> ServerConnection:
         """Serve a connected, non-blocking socket."""

@@ -27,7 +27,8 @@ class Timing:
     """
 
     __slots__ = (
-        "parse", "stages", "fetch", "client_wait", "source_wait", "head_at", "cache_status", "_stage", "_since", "_waits_for", "_paused",
+        "parse", "stages", "fetch", "client_wait", "source_wait", "head_at", "cache_status",
+        "_stage", "_since", "_waits_for", "_paused",
     )  # fmt: skip
 
     def __init__(self, parse: float = 0.0) -> None:

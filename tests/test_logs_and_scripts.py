@@ -1,4 +1,4 @@
-"""Whole processes with logs and scripts: rotation, full disks, closed pipes, edits; and what is refused before anything starts."""
+"""Whole processes with logs and scripts: rotation, full disks, closed pipes, edits; and what is refused at the start."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def until(condition: Callable[[], Any]) -> None:
         ("--script", "--role server: argument --script: expected one argument"),
     ],
 )
-def test_what_is_wrong_is_said_by_a_check_too(folder: Path, capsys: pytest.CaptureFixture[str], argv: str, line: str) -> None:
+def test_what_is_wrong_is_said_by_a_check_too(
+    folder: Path, capsys: pytest.CaptureFixture[str], argv: str, line: str
+) -> None:
     (folder / "broken.py").write_text("\nnothing\n")
     os.mkfifo(folder / "fifo")
     for check in ([], ["--check"]):
@@ -138,7 +140,9 @@ def test_a_full_disk_costs_no_request(folder: Path) -> None:
 
 
 def test_a_closed_pipe_costs_no_request(folder: Path) -> None:
-    with running(folder, "--role", "server", *PORT_0, "--root", "site", "--access-log", "-", "--log-format", "json") as house:
+    with running(
+        folder, "--role", "server", *PORT_0, "--root", "site", "--access-log", "-", "--log-format", "json"
+    ) as house:
         assert house.process.stderr is not None and house.process.stdout is not None
         with house.connect("server") as sock:
             ask(sock)
@@ -168,7 +172,9 @@ def test_the_json_log_of_a_whole_proxy(folder: Path) -> None:
     miss, hit, mine, denied, refused = map(json.loads, (folder / "log").read_text().splitlines())
     assert [one["verdict"] for one in (miss, hit, mine, denied, refused)] == ["miss", "hit", "script", "denied", None]
     assert [one["status"] for one in (miss, hit, mine, denied, refused)] == [200, 200, 200, 403, 400]
-    assert miss["cache_status"].startswith("reactor; fwd=uri-miss; stored") and hit["cache_status"].startswith("reactor; hit")
+    assert miss["cache_status"].startswith("reactor; fwd=uri-miss; stored") and hit["cache_status"].startswith(
+        "reactor; hit"
+    )
     assert denied["reason"] == "refused by the access rule: deny host=no.example"
     timed = {name: value for name, value in miss.items() if name.endswith("_ms")}
     assert all(value >= 0 for value in timed.values())
@@ -198,7 +204,9 @@ def test_a_script_before_every_role_that_listens_and_its_edit(folder: Path) -> N
             said = house.process.stderr
             assert said is not None
             until(lambda: ask(sock) and select.select([said], [], [], 0)[0])
-            assert b"script filter.py, line 1: SyntaxError: expected ':'; the one read before stays in force" in said.readline()
+            assert (
+                b"script filter.py, line 1: SyntaxError: expected ':'; the one read before stays in force" in said.readline()
+            )
             assert ask(sock).endswith(b"of an edit")
         house.signal(signal.SIGTERM)
         house.process.wait(20)

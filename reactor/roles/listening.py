@@ -28,9 +28,11 @@ def listen_flags(to: Any, default: str) -> None:
         "--access-log", metavar="PATH|-|off",
         help="`-` is standard output (the default when that is a terminal, else off); SIGUSR1 opens it again",
     )  # fmt: skip
-    to.add_argument("--log-format", choices=("combined", "json"), default="combined", help="of the access log; json tells phases too (combined)")
     to.add_argument(
-        "--script", metavar="FILE", help="a program of your own: request(exchange) and response(exchange), before the cache; see the README"
+        "--log-format", choices=("combined", "json"), default="combined", help="of the access log; json tells phases too (combined)"
+    )
+    to.add_argument(
+        "--script", metavar="FILE", help="a program of your own: request(exchange) and response(exchange); see the README"
     )
 
 
@@ -81,7 +83,7 @@ class Listening:
             self.sink = Sink(self.log_path, reactor)
             self.process.on_reopen.append(self.sink.reopen)
             handler = access_log = AccessLog(handler, self.sink, self.log_format)
-        self.server = Server(reactor, handler, access_log=access_log)
+        self.server = Server(reactor, handler, access_log=access_log, timed=self.timed)
         for host, port in self.addresses:
             self.listeners.append(Listener(reactor, host, port, self.server.accept))
         for listener in self.listeners:

@@ -95,7 +95,10 @@ def test_a_hit_asks_nobody_and_a_kept_connection_needs_no_connect(house: House) 
     _, hit, kept = proxy.log.facts(3)
     assert (hit["verdict"], hit["cache_status"], hit["upstream"]) == ("hit", "reactor; hit; ttl=60", None)
     assert hit["reason"] == "the stored response is fresh (RFC 9111 section 4.2)"
-    assert [hit[name] for name in ("lookup_ms", "dns_ms", "connect_ms", "first_byte_ms", "upstream_wait_ms")] == [0, *[None] * 4]
+    assert [hit[name] for name in ("lookup_ms", "dns_ms", "connect_ms", "first_byte_ms", "upstream_wait_ms")] == [
+        0,
+        *[None] * 4,
+    ]
     assert [kept[name] for name in ("dns_ms", "connect_ms", "first_byte_ms")] == [None, None, 0]
 
 
@@ -113,10 +116,30 @@ def test_who_waits_for_anothers_fetch_is_told_its_times(house: House) -> None:
     asked.answer(b"hi", FRESH)
     assert first.answer().body == second.answer().body == b"hi"
     left, *answered = proxy.log.facts(3)
-    assert (left["status"], left["ended"], left["verdict"], left["upstream_wait_ms"]) == (499, "client left", "collapsed", 5500.0)
+    assert (left["status"], left["ended"], left["verdict"], left["upstream_wait_ms"]) == (
+        499,
+        "client left",
+        "collapsed",
+        5500.0,
+    )
     assert [one["upstream_wait_ms"] for one in answered] == [6500.0, 5500.0]
     assert [one["first_byte_ms"] for one in answered] == [6500.0, 6500.0]
     assert [one["lookup_ms"] for one in answered] == [0.0, 0.0]
+
+
+def test_who_has_waited_in_vain_has_times_of_its_own(house: House) -> None:
+    proxy = LoggedProxy(house)
+    first, second = proxy.ask("/x"), proxy.ask("/x")
+    asked = proxy.asked()
+    house.pass_time(0.25)
+    asked.begin("Cache-Control: no-store", "Content-Length: 4", first=b"ab")
+    again = proxy.asked()
+    house.pass_time(1.0)
+    asked.peer.send(b"cd")
+    assert first.answer().body == b"abcd"
+    again.answer(b"efgh", "Cache-Control: no-store")
+    assert second.answer().body == b"efgh"
+    assert [one["first_byte_ms"] for one in proxy.log.facts(2)] == [250.0, 1000.0]
 
 
 def test_a_validation_that_nobody_waits_for_leaves_no_trace_in_the_line_of_who_began_it(house: House) -> None:
@@ -175,7 +198,7 @@ def test_a_client_that_reads_slowly_is_waited_for(house: House, length: int | No
             self.left -= size
             return bytes(size)
 
-    log = Logged(house, Handling(lambda exchange: exchange.respond(Head(200), Zeros(length))))
+    log = Logged(house, Stage("access", Handling(lambda exchange: exchange.respond(Head(200), Zeros(length)))))
     peer = log.connect(small_buffers=True)
     peer.send(GET)
     house.turns()
@@ -183,6 +206,7 @@ def test_a_client_that_reads_slowly_is_waited_for(house: House, length: int | No
     assert len(peer.answer().body) == LARGE
     (facts,) = log.facts()
     assert facts["client_wait_ms"] == facts["body_ms"] == 2000.0
+    assert facts["access_ms"] == 0.0, "a stage ends with the answer's head"
 
 
 def test_a_slow_source_is_no_clients_fault(house: House) -> None:
@@ -316,7 +340,12 @@ def test_a_client_that_takes_nothing(house: House) -> None:
 
 @pytest.mark.parametrize(
     ("end", "ended"),
-    [("close", "relay ended"), ("idle", "relay timed out"), ("reset upstream", "upstream cut"), ("reset client", "client reset")],
+    [
+        ("close", "relay ended"),
+        ("idle", "relay timed out"),
+        ("reset upstream", "upstream cut"),
+        ("reset client", "client reset"),
+    ],
 )
 def test_a_tunnel(house: House, end: str, ended: str) -> None:
     proxy = LoggedProxy(house)
@@ -375,5 +404,6 @@ def test_an_end_in_unknown_words_is_an_abort() -> None:
     class Ended:
         failure = "said no such thing"
         request = None
+        status = 0
 
     assert how_it_ended(Ended()) == "aborted"  # type: ignore[arg-type]

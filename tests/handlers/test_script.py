@@ -62,7 +62,9 @@ class ScriptedProxy(Proxy):
         self.served = house.serve(self.outer)
 
 
-def served(house: House, make: Make, text: str, answer: Any = None, limits: ServerLimits = ServerLimits()) -> tuple[Served, Handling]:
+def served(
+    house: House, make: Make, text: str, answer: Any = None, limits: ServerLimits = ServerLimits()
+) -> tuple[Served, Handling]:
     handling = Handling(answer or says(b"from the handler"))
     return house.serve(make(text, handling), limits), handling
 
@@ -140,7 +142,13 @@ def test_count_by_host(house: House, script: Make) -> None:
 def test_rewrite_json(house: House, script: Make) -> None:
     proxy = ScriptedProxy(house, script, EXAMPLES["rewrite"])
     body = gzip.compress(b'{"a": "\xc3\xa9", "debug": [1]}')
-    lines = ("Content-Type: application/json", "Content-Encoding: gzip", 'ETag: "1"', "Content-Digest: sha-256=:AA==:", FRESH)
+    lines = (
+        "Content-Type: application/json",
+        "Content-Encoding: gzip",
+        'ETag: "1"',
+        "Content-Digest: sha-256=:AA==:",
+        FRESH,
+    )
     client = proxy.ask("/x")
     proxy.asked().answer(body, *lines)
     for turn in range(2):  # a miss, and a hit
@@ -245,6 +253,7 @@ def test_a_url_may_be_changed(
 ) -> None:
     text = f"def request(exchange):\n    r = exchange.request\n    {change}"
     if method is None:
+
         class Never:
             def handle(self, exchange: Exchange) -> None:
                 raise AssertionError
@@ -261,8 +270,10 @@ def test_a_url_may_be_changed(
     "change",
     [
         "r.method = 'CONNECT'", "r.method = 'A B'", "r.path = 'x'", "r.url = '/x'", "r.url = 'http://u:p@a/'", "r.host = ''",
-        "r.host = 'a b'", "r.host = 'a/b'", "r.port = 0", "r.port = 65536", "r.fields['A B'] = 'x'", "r.fields['A'] = 'x\\r\\nB: c'",
-        "r.fields['A'] = '\\u20ac'", "exchange.answer(100)", "exchange.answer(600)", "exchange.delay(-1)", "exchange.delay(1e9)",
+        "r.host = 'a b'", "r.host = 'a/b'", "r.port = 0", "r.port = 65536", "r.fields['A B'] = 'x'",
+        "r.fields['A'] = 'x\\r\\nB: c'",
+        "r.fields['A'] = '\\u20ac'", "exchange.answer(100)", "exchange.answer(600)", "exchange.delay(-1)",
+        "exchange.delay(1e9)",
         "exchange.delay(float('nan'))", "exchange.response", "return 5", "yield 5",
     ],
 )  # fmt: skip
@@ -280,7 +291,8 @@ def test_the_parts_of_a_url(script: Make) -> None:
     text = (
         "def request(exchange):\n"
         "    r = exchange.request\n"
-        "    exchange.answer(200, [r.method, r.url, r.scheme, r.host, r.port, r.path, r.query, exchange.client, exchange.user])"
+        "    parts = [r.method, r.url, r.scheme, r.host, r.port, r.path, r.query]\n"
+        "    exchange.answer(200, [*parts, exchange.client, exchange.user])"
     )
     make = script(text, Handling())
     for line, parts in {
@@ -316,6 +328,15 @@ def request(exchange):
 def test_the_log_tells_what_the_client_sent(script: Make) -> None:
     inner = outcome(script, "def request(exchange): exchange.request.path = '/other'", "GET /asked")
     assert inner.outer.request.target == b"/asked"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["def request(exchange): exchange.request.replace('x')", "async def request(exchange): await exchange.request.body()"],
+)
+def test_what_is_here_is_not_announced(script: Make, text: str) -> None:
+    request = outcome(script, text, "POST /\nExpect: 100-continue\n\nabc", streamed=True).request
+    assert not request.expects_100 and request.length == int(request.fields[b"content-length"])
 
 
 # Bodies of requests.
@@ -382,7 +403,10 @@ def test_past_the_limit_it_is_413(house: House, script: Make) -> None:
             for _ in range(BODY_LIMIT // 65536 + 1):
                 peer.offer(chunk(bytes(65536)))
         answer = peer.answer()
-        assert (answer.status, answer.body) == (413, f"413 Content Too Large: the body is larger than {BODY_LIMIT} bytes\n".encode())
+        assert (answer.status, answer.body) == (
+            413,
+            f"413 Content Too Large: the body is larger than {BODY_LIMIT} bytes\n".encode(),
+        )
         assert handling.exchanges == []
 
 
@@ -424,7 +448,14 @@ def test_a_body_that_stops_is_408_and_one_that_breaks_is_400(house: House, scrip
     ],
 )
 def test_a_body_that_is_not_what_it_says(
-    house: House, script: Make, caplog: pytest.LogCaptureFixture, body: bytes, lines: tuple[str, ...], call: str, status: int, why: str
+    house: House,
+    script: Make,
+    caplog: pytest.LogCaptureFixture,
+    body: bytes,
+    lines: tuple[str, ...],
+    call: str,
+    status: int,
+    why: str,
 ) -> None:
     listener, handling = served(house, script, f"async def request(exchange):\n    await exchange.request.{call}")
     answer = post(listener.connect(), body, *lines)
@@ -474,7 +505,9 @@ async def request(exchange):
     assert asked.fields[b"x-large"] == b"yes" and asked.body() == body
     asked.answer(b"hi")
     assert client.answer().body == b"hi"
-    client.send(proxy.request("POST", "/x", "Transfer-Encoding: chunked"), chunk(body[:100]), chunk(body[100:200]), b"0\r\n\r\n")
+    client.send(
+        proxy.request("POST", "/x", "Transfer-Encoding: chunked"), chunk(body[:100]), chunk(body[100:200]), b"0\r\n\r\n"
+    )
     asked = proxy.asked()
     assert asked.body() == body[:200]
     asked.answer(b"hi")
@@ -509,7 +542,9 @@ def test_a_part_that_is_replaced_is_whole(house: House, script: Make) -> None:
 
 @pytest.mark.parametrize(("status", "method"), [("204 No Content", "GET"), ("304 Not Modified", "GET"), ("200 OK", "HEAD")])
 def test_a_response_without_a_body(house: House, script: Make, status: str, method: str) -> None:
-    text = "def response(exchange):\n    assert not exchange.response.is_json\n    exchange.response.fields['X-Seen'] = 'yes'"
+    text = (
+        "def response(exchange):\n    assert not exchange.response.is_json\n    exchange.response.fields['X-Seen'] = 'yes'"
+    )
     proxy = ScriptedProxy(house, script, text)
     client = proxy.connect()
     client.send(proxy.request(method, "/x", *['If-None-Match: "1"'] * status.startswith("304")))
@@ -530,7 +565,9 @@ def response(exchange):
         exchange.response.status = 418
 """
     large = bytes(1 << 20)
-    listener, handling = served(house, script, text, lambda exchange: exchange.respond(Head(200), Played(house.reactor, large)))
+    listener, handling = served(
+        house, script, text, lambda exchange: exchange.respond(Head(200), Played(house.reactor, large))
+    )
     peer = listener.connect()
     assert [get(peer, path).status for path in ("/answer", "/refuse", "/status")] == [299, 451, 418]
     house.turns()
@@ -538,13 +575,17 @@ def response(exchange):
 
 
 def test_what_the_script_answered_itself_it_does_not_see_again(house: House, script: Make) -> None:
-    listener, handling = served(house, script, "def request(exchange): exchange.answer(200, 'mine')\ndef response(exchange): 1 / 0")
+    listener, handling = served(
+        house, script, "def request(exchange): exchange.answer(200, 'mine')\ndef response(exchange): 1 / 0"
+    )
     assert get(listener.connect()).body == b"mine"
     assert handling.exchanges == []
 
 
 def test_errors_of_the_proxy_are_responses_too(house: House, script: Make) -> None:
-    proxy = ScriptedProxy(house, script, "def response(exchange): exchange.response.fields['X-Seen'] = str(exchange.response.status)")
+    proxy = ScriptedProxy(
+        house, script, "def response(exchange): exchange.response.fields['X-Seen'] = str(exchange.response.status)"
+    )
     proxy.origin.sock.close()
     answer = proxy.ask("/x").answer()
     assert (answer.status, answer.fields[b"x-seen"]) == (502, b"502")
@@ -576,6 +617,29 @@ def test_a_response_that_is_cut_while_it_is_read_is_502(house: House, script: Ma
     assert (answer.status, b"the connection was" in answer.body or b"closed" in answer.body) == (502, True)
 
 
+def test_a_body_that_raises_is_502(house: House, script: Make, caplog: pytest.LogCaptureFixture) -> None:
+    for pieces in ((KeyError("of the body"),), (None, KeyError("of the body"))):
+        source = Played(house.reactor, *pieces)
+        listener, _ = served(house, script, SEEN, lambda exchange, source=source: exchange.respond(Head(200), source))
+        peer = listener.connect()
+        peer.send(GET)
+        source.go()
+        assert (peer.answer().status, source.closes > 0) == (502, True)
+    assert caplog.text.count("KeyError: 'of the body'") == 2
+
+
+def test_a_delay_may_be_awaited_again(house: House, script: Make) -> None:
+    text = "async def request(exchange):\n    pause = exchange.delay(1)\n    await pause\n    await pause"
+    listener, _ = served(house, script, text)
+    peer = listener.connect()
+    peer.send(GET)
+    for seconds in (1.0, 0.9):
+        house.pass_time(seconds)
+        peer.expect_silence()
+    house.pass_time(0.1)
+    assert peer.answer().status == 200
+
+
 def test_a_large_response_that_is_let_through_is_not_collected(house: House, script: Make) -> None:
     text = """
 from handlers.traffic import BodyError
@@ -603,6 +667,8 @@ async def response(exchange):
     "text",
     [
         "def request(exchange): 1 / 0",
+        "def request(exchange): exit(1)",
+        "async def response(exchange): exit(1)",
         "async def request(exchange): 1 / 0",
         "async def request(exchange):\n    await exchange.delay(0)\n    1 / 0",
         "async def request(exchange):\n    await exchange.request.body()\n    1 / 0",
@@ -747,7 +813,14 @@ def test_a_handler_that_raises_behind_a_script_is_500(
 
 def test_a_tunnel_through_a_changed_connect(house: House, script: Make) -> None:
     origin = house.listen()
-    text = f"def request(exchange):\n    exchange.request.host = '127.0.0.1'\n    exchange.request.port = {origin.port}\ndef response(exchange): 1 / 0"
+    text = f"""
+def request(exchange):
+    exchange.request.host = "127.0.0.1"
+    exchange.request.port = {origin.port}
+
+def response(exchange):
+    1 / 0
+"""
     proxy = ScriptedProxy(house, script, text)
     client = proxy.connect()
     client.send(b"CONNECT wherever.example:443 HTTP/1.1\r\nHost: wherever.example:443\r\n\r\n")
@@ -766,7 +839,12 @@ def test_a_tunnel_through_a_changed_connect(house: House, script: Make) -> None:
 
 
 def test_pipelined_requests_keep_their_order(house: House, script: Make) -> None:
-    text = "async def request(exchange):\n    if exchange.request.path == '/1':\n        await exchange.delay(1)\n    exchange.answer(200, exchange.request.path)"
+    text = """
+async def request(exchange):
+    if exchange.request.path == "/1":
+        await exchange.delay(1)
+    exchange.answer(200, exchange.request.path)
+"""
     listener, _ = served(house, script, text)
     peer = listener.connect()
     peer.send(b"".join(GET.replace(b"/ ", b"/%d " % number, 1) for number in range(4)))
@@ -863,7 +941,13 @@ def test_a_file_that_goes_away_leaves_its_hooks(
 
 
 def test_an_edit_under_traffic_leaves_what_runs_to_its_own_hooks(house: House, script: Make, tmp_path: Path) -> None:
-    text = "async def request(exchange):\n    await exchange.delay(2)\ndef response(exchange): exchange.response.fields['V'] = '{}'"
+    text = """
+async def request(exchange):
+    await exchange.delay(2)
+
+def response(exchange):
+    exchange.response.fields["V"] = "{}"
+"""
     listener, _ = served(house, script, text.format(1))
     first, second = listener.connect(), listener.connect()
     first.send(GET)
