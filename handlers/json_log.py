@@ -8,7 +8,7 @@
     client_wait    for the client: its request's body, and room for its answer's
     upstream_wait  for the origin: its head, and its body
 
-`ended` says how: complete, relay ended, client left, client reset, client timed out, upstream cut, upstream timed out,
+`ended` says how: complete, relay ended, client left, client timed out, upstream cut, upstream timed out,
 relay timed out, shut down, server failed or aborted; `failure` in whose words. Where this process answered in the origin's
 place, `error` and `error_phase` say why.
 """
@@ -32,8 +32,8 @@ _USERINFO = re.compile(rb"(?<=://)[^/?#]*@")
 _ENDINGS = tuple(
     (re.compile(pattern), ending)
     for pattern, ending in (
-        (r"the client left\Z|every client left\Z|closed by client\Z", "client left"),
-        (r"the client's connection was lost|reset by client\Z|client: ", "client reset"),
+        (r"the client left\Z|the client's connection was lost|every client left\Z", "client left"),
+        (r"closed by client\Z|reset by client\Z|client: ", "client left"),
         (r"the client stopped reading\Z", "client timed out"),
         (r"shut down\Z", "shut down"),
         (r"idle\Z", "relay timed out"),

@@ -264,7 +264,7 @@ def test_a_client_that_resets(house: House) -> None:
         client.reset()
 
     facts = ends(house, dialogue)
-    assert (facts["status"], facts["ended"], facts["verdict"]) == (499, "client reset", "miss")
+    assert (facts["status"], facts["ended"], facts["verdict"]) == (499, "client left", "miss")
     assert facts["upstream_wait_ms"] == 0.0
 
 
@@ -344,7 +344,7 @@ def test_a_client_that_takes_nothing(house: House) -> None:
         ("close", "relay ended"),
         ("idle", "relay timed out"),
         ("reset upstream", "upstream cut"),
-        ("reset client", "client reset"),
+        ("reset client", "client left"),
     ],
 )
 def test_a_tunnel(house: House, end: str, ended: str) -> None:

@@ -786,7 +786,7 @@ def test_a_client_that_leaves_is_known_to_the_log_with_its_verdict(house: House,
     proxy.asked()
     client.reset()
     house.until(lambda: ended, "the line")
-    assert ended == [("miss", "client reset")]
+    assert ended == [("miss", "client left")]
 
 
 def test_a_handler_that_gives_up_costs_the_exchange(house: House, script: Make) -> None:
