@@ -167,6 +167,8 @@ class ServerConnection:
         "_corked", "_progress", "_judge_at", "_draining", "_file_at", "_plain", "requests_left",
     )  # fmt: skip
 
+    exchange_type: type[ServerExchange] = ServerExchange
+
     def __init__(self, server: Server, sock: socket.socket, peer: str) -> None:
         self.server = server
         self.reactor = server.reactor
@@ -307,7 +309,7 @@ class ServerConnection:
             self._plain = False
             if request.length > server.limits.max_body:
                 handler = server.body_refusal
-        self.exchange = exchange = ServerExchange(self.reactor, request, body, self.peer, server.scheme, self)
+        self.exchange = exchange = self.exchange_type(self.reactor, request, body, self.peer, server.scheme, self)
         if body and type(body) is bytes:
             exchange.bytes_in = len(body)
         if parser._data and not self._corked:
@@ -356,7 +358,8 @@ class ServerConnection:
     def _refuse(self, error: ProtocolError) -> None:
         """Answer what is no request, and close: where one message ends and the next begins is in doubt."""
         self._keep_alive = False
-        exchange = self.exchange = ServerExchange(self.reactor, None, b"", self.peer, self.server.scheme, self)
+        exchange = self.exchange = self.exchange_type(self.reactor, None, b"", self.peer, self.server.scheme, self)
+        exchange.reason = error.reason
         if self.server.access_log is not None:
             exchange.on_end(self.server.access_log.record)
         exchange.respond(*error_page(error.status, error.reason))
