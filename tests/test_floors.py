@@ -31,6 +31,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/sources.py",
         "reactor/server.py",
         "reactor/server_connection.py",
+        "reactor/request_body.py",
         "reactor/timed_connection.py",
         "reactor/client.py",
         "reactor/client_connection.py",
