@@ -213,7 +213,7 @@ class Transfer:
             to, via, head = self._head(self.fields, bool(waits))
         if self.watcher is not None:
             self.watcher.asking(self, head)
-        self.call = client.pool.call(to, self.method, head, body, self, bool(waits), via)
+        self.call = client.pool.call(to, self.method, head, body, self, bool(waits), via=via)
 
     def _head(self, fields: Fields | None, waits: bool) -> Way:
         """As Client.head."""

@@ -15,6 +15,7 @@ from reactor.http.uri import Origin
 from reactor.loop import Reactor
 from reactor.proxied import Through
 from reactor.stream import Stream
+from reactor.timing import FetchTimes
 
 if TYPE_CHECKING:
     from reactor.tls import ClientTls
@@ -65,11 +66,12 @@ class Call:
 
     __slots__ = (
         "pool", "origin", "via", "route", "method", "head", "body", "owner", "waits_for_100", "connection", "_address", "fresh",
+        "times",
     )  # fmt: skip
 
     def __init__(
         self, pool: Pool, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False,
-        via: Via | None = None,
+        times: FetchTimes | None = None, via: Via | None = None,
     ) -> None:  # fmt: skip
         self.pool = pool
         self.origin = origin
@@ -82,6 +84,7 @@ class Call:
         self.waits_for_100 = waits_for_100
         self.connection: ClientConnection | None = None
         self._address: str | None = None
+        self.times = times  # filled in, where somebody wants to know
         self.fresh = False  # on a connection of its own, so that a loss is no stale connection's
 
     @property
@@ -136,10 +139,12 @@ class Pool:
 
     def call(
         self, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False,
-        via: Via | None = None,
+        times: FetchTimes | None = None, via: Via | None = None,
     ) -> Call:  # fmt: skip
         """Send a request; its owner is told from the loop. See Call."""
-        call = Call(self, origin, method, head, body, owner, waits_for_100, via)
+        call = Call(self, origin, method, head, body, owner, waits_for_100, times, via)
+        if times is not None:
+            times.began = self.reactor.now
         self._start(call)
         return call
 

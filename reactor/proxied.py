@@ -9,6 +9,7 @@ from reactor.exchange import Body, Source
 from reactor.http.parser import Response
 from reactor.http.uri import Origin
 from reactor.loop import Timer
+from reactor.timing import FetchTimes
 
 if TYPE_CHECKING:
     from reactor.client import Call, Pool, Via
@@ -27,6 +28,9 @@ class Through:
         head = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b" % (target, target, via.fields)
         self._call: Call | None = pool.call(via.proxy, b"CONNECT", head, b"", self)
         self._timer: Timer | None = pool.reactor.call_later(seconds, self._timed_out, seconds)
+
+    def tell(self, times: FetchTimes) -> None:
+        self._attempt.tell(times)
 
     def cancel(self) -> None:
         self._leave()

@@ -89,14 +89,13 @@ class ProxyGroup(Listening):
         process = self.process
         connector = Connector(process.reactor, process.resolver, self.upstream_limits.connect, self.permit)
         self.pool = Pool(process.reactor, connector, self.upstream_limits, self.tls)
-        handler: Handler = Forwarding(
-            self.pool, self.upstreams, self.preserve_host, self.tunnel_idle, self.trust, self.rewrite
-        )
+        forwarding = Forwarding(self.pool, self.upstreams, self.preserve_host, self.tunnel_idle, self.trust, self.rewrite)
+        handler = self.staged("forward", forwarding)
         if self.cache_size:
             self.store = MemoryStore(self.cache_size)
-            handler = Caching(process.reactor, handler, self.store, self.policy)
+            handler = self.staged("lookup", Caching(process.reactor, handler, self.store, self.policy))
         if not self.upstreams:
             handler = Tunnel(connector, handler, self.tunnel_idle, self.connect_ports)
         if self.trust.networks:
             handler = TrustedScheme(handler, self.trust)
-        return self.access.around(handler)
+        return self.staged("access", self.access.around(self.scripted(handler)))
