@@ -261,7 +261,7 @@ class Transfer:
         if error.phase != "certificate" and self._repeats(None):
             return
         kind = TimedOut if error.status == 504 else FetchFailed
-        self._fail(kind(error.reason, error.phase, self.url, call.address, self.elapsed))
+        self._fail(kind(error.reason, error.phase, self.url, error.address, self.elapsed))
 
     def call_responded(self, call: Call, response: Response, body: Body) -> None:
         self.call = None

@@ -12,9 +12,28 @@ from typing import Any
 import pytest
 
 from handlers.fetch_command import (
-    BAD_CONTENT, BAD_URL, BROKEN, CANNOT_RESUME, HTTP_ERROR, MAX_REDIRECTS, NO_ANSWER_AT_ALL, NOT_CONNECTED, NOT_RESOLVED,
-    NOT_SENT_TWICE, OK, PARTIAL, PROXY_NOT_RESOLVED, READ_ERROR, REMOTE_NAME, TIMED_OUT, TOO_MANY_REDIRECTS,
-    UNSUPPORTED_SCHEME, WEIRD_REPLY, WRITE_ERROR, Fetch, FetchOptions,
+    BAD_CONTENT,
+    BAD_URL,
+    BROKEN,
+    CANNOT_RESUME,
+    HTTP_ERROR,
+    MAX_REDIRECTS,
+    NO_ANSWER_AT_ALL,
+    NOT_CONNECTED,
+    NOT_RESOLVED,
+    NOT_SENT_TWICE,
+    OK,
+    PARTIAL,
+    PROXY_NOT_RESOLVED,
+    READ_ERROR,
+    REMOTE_NAME,
+    TIMED_OUT,
+    TOO_MANY_REDIRECTS,
+    UNSUPPORTED_SCHEME,
+    WEIRD_REPLY,
+    WRITE_ERROR,
+    Fetch,
+    FetchOptions,
 )  # fmt: skip
 from handlers.parts import FilePart, InputPart
 from reactor.client import Pool

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.terminal import (
-    PRETTY_LIMIT, BinaryRefused, Progress, Screen, bar, pretty_json, shown_head, size_text, span_text, visible, wants_colour,
+    PRETTY_LIMIT,
+    BinaryRefused,
+    Progress,
+    Screen,
+    bar,
+    pretty_json,
+    shown_head,
+    size_text,
+    span_text,
+    visible,
+    wants_colour,
 )  # fmt: skip
 
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
