@@ -15,7 +15,7 @@ from urllib.parse import quote_from_bytes
 from handlers.fetch import basic
 from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, Fetch, FetchOptions
 from handlers.parts import InputPart, Part
-from handlers.trace import TracingConnector
+from handlers.trace import TracingConnector, trace_inside
 from reactor.client import ClientLimits, Pool
 from reactor.errors import ConfigError
 from reactor.roles.bodies import DataAction, data_parts, file_part, form_parts
@@ -97,7 +97,7 @@ class ClientGroup:
         self.flags = flags
         self.options = options_of(flags)
         self.limits = ClientLimits() if flags.connect_timeout is None else ClientLimits(connect=flags.connect_timeout)
-        self.tls = client_tls(flags, exits_as_curl=True)
+        self.tls = client_tls(flags, flags.trace is not None, exits_as_curl=True)
         self.fetch: Fetch | None = None
         self.pool: Pool | None = None
         self._trace: BinaryIO | None = None
@@ -112,6 +112,8 @@ class ClientGroup:
             except OSError as error:
                 raise ConfigError(f"--trace {self.flags.trace}: {error.strerror}") from None
             connector = TracingConnector(connector, self._write_trace)
+            assert self.tls is not None
+            trace_inside(self.tls, self._write_trace)
         self.pool = Pool(self.process.reactor, connector, self.limits, self.tls)
         self.fetch = Fetch(self.process.reactor, self.pool, self.options, self._done)
         self.fetch.start()

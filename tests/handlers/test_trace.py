@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from handlers.trace import TracingConnector, dump
+from handlers.trace import TracingConnector, dump, trace_inside
 from reactor.client import Pool
 from reactor.connector import Connector
 from reactor.exchange import BytesSource
 from reactor.http.uri import Origin
 from reactor.resolver import Resolver
+from reactor.tls import ClientTls
 from tests.loopback import House, housed
+from tests.secured import AUTHORITY, TlsPeer, server_context
 
 
 @pytest.fixture
@@ -42,7 +44,9 @@ class Owner:
 def traced(house: House) -> tuple[Pool, list[str], Owner]:
     lines: list[str] = []
     resolver = Resolver(house.reactor)
-    pool = Pool(house.reactor, TracingConnector(Connector(house.reactor, resolver), lines.append))
+    tls = ClientTls(AUTHORITY)
+    trace_inside(tls, lines.append)
+    pool = Pool(house.reactor, TracingConnector(Connector(house.reactor, resolver), lines.append), tls=tls)
     house.cleanups += [resolver.close, pool.close]
     return pool, lines, Owner()
 
@@ -60,6 +64,23 @@ def test_both_ways(house: House) -> None:
     text = "".join(lines)
     assert text.startswith(f"== connected to 127.0.0.1:{origin.port}\n=> Send, ")
     assert "68 65 6c 6c 6f" in text and "<= Recv, 18 bytes (0x12)\n0000: 48 54 54 50" in text and "<= the end\n" in text
+
+
+def test_inside_tls_too(house: House) -> None:
+    pool, lines, owner = traced(house)
+    origin = house.listen()
+    pool.call(Origin(b"https", b"127.0.0.1", origin.port), b"PUT", b"PUT / HTTP/1.1\r\n", b"hello", owner)
+    peer = TlsPeer(house, origin.accept(), server_context())
+    house.peers.append(peer)
+    peer.shake()
+    request = peer.take_until(b"hello")
+    peer.send(b"HTTP/1.0 204 X\r\n\r\n")
+    house.until(lambda: owner.told)
+    house.turns()
+    text = "".join(lines)
+    assert "\n0000: 16 03 01 " in text, "the hello as it is"
+    assert dump("=> Send inside TLS", request) in text
+    assert dump("<= Recv inside TLS", b"HTTP/1.0 204 X\r\n\r\n") in text
 
 
 def test_nobody_there(house: House) -> None:
