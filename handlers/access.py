@@ -601,6 +601,7 @@ def refuse(exchange: Exchange, rule: Rule | None) -> None:
     exchange.verdict = "denied"
     why = "no access rule allows this request" if rule is None else f"refused by the access rule: {rule}"
     # Plain text: a browser takes it for a page of the site that was asked for, and nothing of it may be markup there.
+    exchange.reason = why
     head, page = error_page(403, why)
     head.fields.add(b"X-Content-Type-Options", b"nosniff")
     head.fields.add(b"Cache-Control", b"no-store")

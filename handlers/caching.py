@@ -34,6 +34,7 @@ from reactor.exchange import Exchange, Handler, Head, error_page
 from reactor.http.fields import Fields
 from reactor.http.parser import Request
 from reactor.loop import Reactor
+from reactor.timing import FetchTimes
 
 log = logging.getLogger("handlers.caching")
 
@@ -98,10 +99,13 @@ class Caching:
         """Answer, wait or forward, now that the stored responses are known."""
         now = exchange.reactor.wall
         if not entries and key in self._unstorable and self._goes_alone(exchange.request, key):
+            exchange.reason = "what came a moment ago could not be stored"
             self.pass_on(exchange, key, "uri-miss")
             return
         verdict = lookup(exchange.request, entries, now, self.policy)
         kind = type(verdict)
+        if exchange.timing is not None:
+            exchange.reason = f"{verdict.reason} ({verdict.section})"
         if kind is Hit:
             self._hit(exchange, verdict.entry, verdict.special)  # type: ignore[union-attr]
         elif kind is Stale:
@@ -150,6 +154,8 @@ class Caching:
         else:
             exchange.map_head((self._notes_in_vain if exchange.verdict in _WAITED else self._notes)[fwd])
         exchange.verdict = "pass"
+        if exchange.timing is not None:
+            exchange.timing.fetch = FetchTimes()  # it may have waited for another's before
         self.handler.handle(exchange)
 
     def _note(self, status: bytes, exchange: Exchange, head: Head) -> Head:

@@ -213,7 +213,8 @@ class _Forward:
         request, body = exchange.request, exchange.body
         waits = request.expects_100 and type(body) is not bytes
         head = forwarding.head(exchange, origin, target, fields)
-        self.call = forwarding.pool.call(origin, request.method, head, body, self, waits)
+        times = None if exchange.timing is None else exchange.timing.fetch
+        self.call = forwarding.pool.call(origin, request.method, head, body, self, waits, times)
 
     def call_informed(self, call: Call, response: Response) -> None:
         self.exchange.inform(self.forwarding.interim_head(response))

@@ -31,6 +31,7 @@ from handlers.stored import Rendered, answer_conditionally, answer_not_modified,
 from reactor.errors import ReactorError, UpstreamError
 from reactor.exchange import Body, DerivedExchange, Exchange, Head, Source, error_page
 from reactor.http.parser import Request
+from reactor.timing import FetchTimes
 
 if TYPE_CHECKING:
     from handlers.caching import Caching
@@ -89,6 +90,7 @@ class SharedFetch:
         if fill is None or not fill.open or not self._may_have(fill.entry, exchange, exchange.reactor.wall):
             return False
         exchange.verdict = "collapsed"
+        self._note(exchange)
         head = self._head_for(exchange, fill.entry, None, exchange.reactor.wall)
         if has_it(exchange, fill.entry):
             self._give_nothing(exchange, head)
@@ -111,7 +113,16 @@ class SharedFetch:
         if self._waiting:
             exchange.verdict = "collapsed"
         self._waiting[exchange] = None
+        self._note(exchange)
         exchange.on_end(self._left)
+
+    def _note(self, exchange: Exchange) -> None:
+        """Where an exchange's time is noted: its look-up is over, and it waits for this fetch."""
+        timing = exchange.timing
+        if timing is not None:
+            timing.leave(exchange.reactor.clock())
+            inner = self._inner
+            timing.fetch = FetchTimes() if inner is None or inner.timing is None else inner.timing.fetch
 
     def _left(self, exchange: Exchange) -> None:
         waiting = self._waiting
@@ -165,6 +176,8 @@ class SharedFetch:
         self._asker = exchange
         self._sent_at = exchange.reactor.wall
         self._inner = inner = exchange.derive(asked, b"", self._responded, self._over_without_answer, outlives=True)
+        if inner.timing is not None and exchange.timing is not None and not self.behind:
+            inner.timing.fetch = exchange.timing.fetch
         try:
             self.caching.handler.handle(inner)
         except Exception as error:  # a handler that raises costs this fetch alone, and is answered with 500

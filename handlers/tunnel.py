@@ -77,12 +77,16 @@ class _Connect:
         self.tunnel = tunnel
         self.exchange = exchange
         self._relay: Relay | None = None
+        if exchange.timing is not None:
+            exchange.timing.fetch.began = exchange.reactor.now
         self._attempt: Attempt | None = tunnel.connector.connect(host, port, self._connected)
         exchange.on_end(self._ended)
 
     def _connected(self, result: socket.socket | UpstreamError, address: str) -> None:
-        self._attempt = None
+        attempt, self._attempt = self._attempt, None
         exchange = self.exchange
+        if exchange.timing is not None and attempt is not None:
+            attempt.tell(exchange.timing.fetch)
         exchange.upstream = address
         if isinstance(result, UpstreamError):
             exchange.error = result

@@ -14,6 +14,7 @@ from reactor.http.parser import Response
 from reactor.http.uri import Origin
 from reactor.loop import Reactor
 from reactor.stream import Stream
+from reactor.timing import FetchTimes
 
 if TYPE_CHECKING:
     from reactor.tls import ClientTls
@@ -51,11 +52,12 @@ class Call:
     `waits_for_100` holds the body back until the peer's 100 (Continue), or a named wait.
     """
 
-    __slots__ = ("pool", "origin", "method", "head", "body", "owner", "waits_for_100", "connection", "_address", "fresh")
+    __slots__ = ("pool", "origin", "method", "head", "body", "owner", "waits_for_100", "connection", "_address", "fresh", "times")
 
     def __init__(
-        self, pool: Pool, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False
-    ) -> None:
+        self, pool: Pool, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False,
+        times: FetchTimes | None = None,
+    ) -> None:  # fmt: skip
         self.pool = pool
         self.origin = origin
         self.method = method
@@ -65,6 +67,7 @@ class Call:
         self.waits_for_100 = waits_for_100
         self.connection: ClientConnection | None = None
         self._address: str | None = None
+        self.times = times  # filled in, where somebody wants to know
         self.fresh = False  # on a connection of its own, so that a loss is no stale connection's
 
     @property
@@ -118,10 +121,13 @@ class Pool:
         self._all: set[ClientConnection] = set()
 
     def call(
-        self, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False
-    ) -> Call:
+        self, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False,
+        times: FetchTimes | None = None,
+    ) -> Call:  # fmt: skip
         """Send a request; its owner is told from the loop. See Call."""
-        call = Call(self, origin, method, head, body, owner, waits_for_100)
+        call = Call(self, origin, method, head, body, owner, waits_for_100, times)
+        if times is not None:
+            times.began = self.reactor.now
         self._start(call)
         return call
 

@@ -30,6 +30,7 @@ from reactor.http.parser import NEED_DATA, Data, EndOfMessage, Response, Respons
 from reactor.http.writer import chunk, last_chunk
 from reactor.loop import Timer
 from reactor.stream import HIGH_WATER, Stream
+from reactor.timing import FetchTimes
 
 if TYPE_CHECKING:
     from reactor.client import Call, Pool
@@ -47,6 +48,7 @@ class Connecting(Protocol):
     """A connection being made: an Attempt, or what does more than that."""
 
     def cancel(self) -> None: ...
+    def tell(self, times: FetchTimes) -> None: ...
 
 
 class ResponseBody(Source):
@@ -161,8 +163,10 @@ class ClientConnection:
     # Sending.
 
     def _connected(self, result: object, address: str) -> None:
-        self._attempt = None
+        attempt, self._attempt = self._attempt, None
         call = self.call
+        if call is not None and call.times is not None and attempt is not None:
+            attempt.tell(call.times)
         if isinstance(result, UpstreamError):
             self.call = None
             self._over()
@@ -188,6 +192,8 @@ class ClientConnection:
         self.call = call
         call.connection = self
         call._address = self.address
+        if call.times is not None:
+            call.times.sent = self.reactor.now
         self.parser.expect(call.method)
         self._interim = 0
         stream, body = self.stream, call.body
@@ -349,6 +355,8 @@ class ClientConnection:
                 return
         call = self.call
         assert call is not None
+        if call.times is not None:
+            call.times.answered = self.reactor.now
         if event.status == 101 or (call.method == b"CONNECT" and event.status < 300):
             self._begin_upgrade(call, event)
         else:

@@ -15,6 +15,7 @@ from reactor.http.writer import status_line
 from reactor.loop import Reactor
 from reactor.server_connection import BODY_TOO_LARGE, ServerConnection
 from reactor.stream import Stream
+from reactor.timed_connection import TimedConnection
 
 log = logging.getLogger("reactor.server")
 
@@ -56,7 +57,10 @@ class Door(Protocol):
 
 
 class Server:
-    """What the connections of one listener share: the handler, the limits, and the set of them."""
+    """What the connections of one listener share: the handler, the limits, and the set of them.
+
+    Where it is `timed`, exchanges note where their time goes (Exchange.timing).
+    """
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Server:
         access_log: ExchangeLog | None = None,
         scheme: bytes = b"http",
         door: Door | None = None,
+        timed: bool = False,
     ) -> None:
         self.reactor = reactor
         self.handler = handler
@@ -81,6 +86,7 @@ class Server:
         self._refusals: set[Refusal] = set()
         self._past_requests = 0  # on connections that are gone
         self._on_empty: Callable[[], object] | None = None
+        self._connection = TimedConnection if timed else ServerConnection
 
     def accept(self, sock: socket.socket, peer: str) -> ServerConnection | None:
         """Serve a connected, non-blocking socket; None where it is refused, because too many are open."""
@@ -88,7 +94,7 @@ class Server:
             self._refuse(sock)
             return None
         self.accepted += 1
-        connection = ServerConnection(self, sock, peer)
+        connection = self._connection(self, sock, peer)
         self.connections.add(connection)
         return connection
 

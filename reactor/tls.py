@@ -31,6 +31,7 @@ from reactor.connector import Attempt, Connector, address_text
 from reactor.errors import BodyCutShort, CertificateRefused, ConfigError, ReactorError, UpstreamError
 from reactor.loop import Reactor, Timer
 from reactor.stream import HIGH_WATER, LOW_WATER, Stream, StreamOwner, _FileRange
+from reactor.timing import FetchTimes
 
 log = logging.getLogger("reactor.tls")
 
@@ -583,7 +584,7 @@ Callback = Callable[[TlsStream | UpstreamError, str], object]
 class SecureAttempt:
     """A connection with TLS being made: connecting → handshaking → over. `cancel` may be called any number of times."""
 
-    __slots__ = ("state", "address", "_tls", "_reactor", "_key", "_callback", "_seconds", "_until", "_attempt", "_stream", "_timer")
+    __slots__ = ("state", "address", "_tls", "_reactor", "_key", "_callback", "_seconds", "_until", "_attempt", "_stream", "_timer", "_times")
 
     def __init__(self, tls: ClientTls, reactor: Reactor, host: str, port: int, callback: Callback, seconds: float) -> None:
         self.state = "connecting"
@@ -597,11 +598,17 @@ class SecureAttempt:
         self._attempt: Attempt | None = None
         self._stream: TlsStream | None = None
         self._timer: Timer | None = None
+        self._times = FetchTimes()
 
     def begin(self, connector: Connector) -> SecureAttempt:
         """By a connection of its own; `secure` is the other way."""
         self._attempt = connector.connect(*self._key, self._connected, self._seconds)
         return self
+
+    def tell(self, times: FetchTimes) -> None:
+        """For the callback: when the name was resolved, and that it is connected and secure now, or is not going to be."""
+        times.resolved = self._times.resolved
+        times.connected = self._reactor.now
 
     def cancel(self) -> None:
         """Give up; the callback is not called any more, and nothing of the attempt stays open."""
@@ -614,7 +621,9 @@ class SecureAttempt:
             stream.abort()
 
     def _connected(self, result: socket.socket | UpstreamError, address: str) -> None:
-        self._attempt = None
+        if self._attempt is not None:
+            self._attempt.tell(self._times)
+            self._attempt = None
         self.address = address
         if isinstance(result, UpstreamError):
             self._finish(result)

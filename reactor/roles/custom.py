@@ -34,4 +34,4 @@ class CustomGroup(Listening):
         handler = made() if isinstance(made, type) or not is_handler(made) else made
         if not is_handler(handler):
             raise ConfigError(f"--role {self.name}: what it makes has no handle(exchange)")
-        return self.access.around(handler)
+        return self.staged("access", self.access.around(self.scripted(handler)))

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from cache.stores.memory import MemoryStore
-from handlers.access_log import AccessLog, Sink
+from handlers.access_log import AccessLog, Sink, check_path
+from handlers.json_log import Stage
+from handlers.script import Script, ScriptFile
 from reactor.client import Pool
 from reactor.exchange import Handler
 from reactor.listener import Listener
@@ -24,9 +26,15 @@ def listen_flags(to: Any, default: str) -> None:
         "--listen", action="append", type=address, metavar="HOST:PORT", help=f"may be repeated; port 0 takes a free one ({default})"
     )
     to.add_argument(
-        "--access-log", metavar="PATH|-|off", help="`-` is standard output (the default when that is a terminal, else off)"
+        "--access-log", metavar="PATH|-|off",
+        help="`-` is standard output (the default when that is a terminal, else off); SIGUSR1 opens it again",
+    )  # fmt: skip
+    to.add_argument(
+        "--log-format", choices=("combined", "json"), default="combined", help="of the access log; json tells phases too (combined)"
     )
-    to.add_argument("--log-format", choices=("combined", "json"), default="combined", help="of the access log (combined)")
+    to.add_argument(
+        "--script", metavar="FILE", help="a program of your own: request(exchange) and response(exchange); see the README"
+    )
     limit_flags(to)
 
 
@@ -42,6 +50,10 @@ class Listening:
         self.log_path = log_path(flags, process.flags)
         self.log_format = flags.log_format
         self.limits = limits_of(flags)
+        self.timed = self.log_path is not None and self.log_format == "json"
+        if self.log_path is not None and process.flags.check:
+            check_path(self.log_path)
+        self.script = ScriptFile(flags.script) if flags.script else None
         self.sink: Sink | None = None
         self.pool: Pool | None = None
         self.store: MemoryStore | None = None
@@ -51,6 +63,15 @@ class Listening:
     def make_handler(self) -> Handler:
         raise NotImplementedError
 
+    def staged(self, name: str, handler: Handler) -> Handler:
+        """The handler, its time noted where the log tells phases."""
+        return Stage(name, handler) if self.timed else handler
+
+    def scripted(self, handler: Handler) -> Handler:
+        """The handler, with the script before it where there is one."""
+        handler = self.staged("handle", handler)
+        return handler if self.script is None else self.staged("script", Script(handler, self.script))
+
     def start(self) -> None:
         """Raises ConfigError where an address cannot be listened on, or the log not written."""
         reactor = self.process.reactor
@@ -58,8 +79,9 @@ class Listening:
         access_log = None
         if self.log_path is not None:
             self.sink = Sink(self.log_path, reactor)
+            self.process.on_reopen.append(self.sink.reopen)
             handler = access_log = AccessLog(handler, self.sink, self.log_format)
-        self.server = Server(reactor, handler, self.limits, access_log, door=self.access.door)
+        self.server = Server(reactor, handler, self.limits, access_log, door=self.access.door, timed=self.timed)
         for host, port in self.addresses:
             self.listeners.append(Listener(reactor, host, port, self.server.accept))
         for listener in self.listeners:

@@ -46,6 +46,7 @@ class Process:
         self.resolver = Resolver(self.reactor)
         self.connector = Connector(self.reactor, self.resolver)
         self.groups: list[Group] = []
+        self.on_reopen: list[Callable[[], object]] = []  # what SIGUSR1 does: logs are opened again, after a rotation
         self.exit_code = 0
         self.signalled = 0  # the number of the signal that ends it
         self._stopping = False
@@ -58,6 +59,7 @@ class Process:
             # Before anybody is told that a listener is ready: who waits for that may send a signal at once.
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.reactor.on_signal(number, partial(self._signalled, number))
+            self.reactor.on_signal(signal.SIGUSR1, self._reopen)
             if self.at_hangup:
                 self.reactor.on_signal(signal.SIGHUP, self._hung_up)
             for group in list(self.groups):
@@ -91,6 +93,10 @@ class Process:
     def _hung_up(self) -> None:
         for callback in self.at_hangup:
             self.reactor.call_soon(callback)
+
+    def _reopen(self) -> None:
+        for reopen in self.on_reopen:
+            reopen()
 
     def _signalled(self, number: int) -> None:
         self.signalled = number

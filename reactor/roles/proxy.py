@@ -74,14 +74,14 @@ class ProxyGroup(Listening):
     def make_handler(self) -> Handler:
         process = self.process
         self.pool = Pool(process.reactor, process.connector)
-        handler: Handler = Forwarding(
-            self.pool, self.upstreams, self.preserve_host, trust=self.trust, rewrite=self.rewrite
+        handler = self.staged(
+            "forward", Forwarding(self.pool, self.upstreams, self.preserve_host, trust=self.trust, rewrite=self.rewrite)
         )
         if self.cache_size:
             self.store = MemoryStore(self.cache_size)
-            handler = Caching(process.reactor, handler, self.store, self.policy)
+            handler = self.staged("lookup", Caching(process.reactor, handler, self.store, self.policy))
         if not self.upstreams:
             handler = Tunnel(process.connector, handler, ports=self.connect_ports)
         if self.trust.networks:
             handler = TrustedScheme(handler, self.trust)
-        return self.access.around(handler)
+        return self.staged("access", self.access.around(self.scripted(handler)))

@@ -67,7 +67,7 @@ class ServerGroup(Listening):
             handler = Caching(self.process.reactor, handler, self.store, self.policy)
         if self.cors is not None:
             handler = AllowOrigins(handler, self.cors)
-        return self.access.around(handler)
+        return self.staged("access", self.access.around(self.scripted(handler)))
 
     def _mounts(self, site: Site) -> list[Mount]:
         flags = self.flags
