@@ -16,7 +16,7 @@ from reactor.errors import ConfigError
 from reactor.exchange import Handler
 from reactor.roles.listening import Listening, access_flags, controlled, listen_flags
 from reactor.roles.process import Process
-from reactor.roles.values import cache_rule, size
+from reactor.roles.values import cache_rule, field_names, size
 
 
 def add_flags(to: Any) -> None:
@@ -25,10 +25,18 @@ def add_flags(to: Any) -> None:
     to.add_argument("--upstream", metavar="URL", help="be a reverse proxy for this origin; without it, a forward proxy")
     to.add_argument("--cache-size", type=size, default=256 << 20, metavar="SIZE", help="bytes, or 32M, 1G; 0 turns the cache off (256M)")
     to.add_argument(
+        "--cache-targets", type=field_names, metavar="NAMES",
+        help="fields that say what Cache-Control says, for this cache alone, and count before it, the first of them first "
+        "(CDN-Cache-Control for a reverse proxy, none for a forward one; '' for none)",
+    )  # fmt: skip
+    to.add_argument(
         "--cache-rule", action="append", default=[], type=cache_rule, metavar="RULE",
         help="'host=GLOB path=GLOB ttl=SECONDS [stale=SECONDS] [ignore=no-cache,no-store,private,set-cookie]': your own decision for "
         "origins that say nothing, or the wrong thing; the first that matches counts",
     )  # fmt: skip
+
+
+CDN_TARGETS = (b"cdn-cache-control",)  # RFC 9213 section 3: for caches that act on the origin's behalf
 
 
 class ProxyGroup(Listening):
@@ -39,7 +47,10 @@ class ProxyGroup(Listening):
         self.rules: list[Rule] = flags.rules or []
         self.upstream = Upstream.parse(flags.upstream) if flags.upstream else None
         self.cache_size = flags.cache_size
-        self.policy = Policy(rules=tuple(flags.cache_rule))
+        targets = flags.cache_targets
+        if targets is None:
+            targets = () if self.upstream is None else CDN_TARGETS
+        self.policy = Policy(targets=targets, rules=tuple(flags.cache_rule))
         exposed = [host for host, _ in self.addresses if not is_loopback(host)]
         if exposed and self.upstream is None and not any(rule.allow for rule in self.rules):
             raise ConfigError(
