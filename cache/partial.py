@@ -12,18 +12,25 @@ from cache.validation import updated_fields
 from reactor.http.parser import Request
 
 
-def as_part(entry: Entry, received: int) -> bool:
-    """Record a 200 to a GET whose body broke off after `received` bytes as the part it is; false where it is of no use.
+def as_part(entry: Entry, received: int, complete: int | None) -> bool:
+    """Record a 200 to a GET whose body broke off after `received` of `complete` bytes as the part it is.
 
-    Its complete length must be known, and a strong validator must tell what fits to it.
+    False where it is of no use: the complete length must be known, and a strong validator must tell what fits to it.
     """
     if entry.method != b"GET" or entry.status != 200 or entry.span is not None:
         return False
-    if entry.length is None or not 0 < received < entry.length or not _is_strong(entry.etag):
+    if complete is None or not 0 < received < complete or not _is_strong(entry.etag):
         return False
-    entry.span = (0, received, entry.length)
+    entry.span = (0, received, complete)
     entry.settle()
     return True
+
+
+def as_whole(entry: Entry) -> None:
+    """Record a 206 that carries everything as the 200 it might as well have been (RFC 9110 section 15.3.7.3)."""
+    if entry.span is not None and entry.span[0] == 0 and entry.span[1] == entry.span[2]:
+        entry.status, entry.reason, entry.span = 200, None, None
+        entry.settle()
 
 
 def _is_strong(etag: bytes | None) -> bool:

@@ -242,7 +242,9 @@ def covers(entry: Entry, request: Request) -> bool:
         return False
     # Where the complete length is unknown, only a range whose both ends are given can be told.
     wanted = parse_range(index[b"range"], UNKNOWN_LENGTH if complete is None else complete)
-    return isinstance(wanted, list) and all(start <= first and last <= stop for first, last in wanted)
+    if not isinstance(wanted, list) or complete is None and len(wanted) > 1:
+        return False
+    return all(start <= first and last <= stop for first, last in wanted)
 
 
 def _judge(
@@ -338,6 +340,8 @@ def conditional_fields(
     index = request.fields.index
     if entry.span is not None:
         pairs.append((b"Range", index[b"range"]))
+        if b"if-range" in index:
+            pairs.append((b"If-Range", index[b"if-range"]))
     tags = [one.etag for one in candidates if one.etag is not None]
     if tags:
         tags += client_tags(request) if for_client else []

@@ -229,4 +229,5 @@ def _same_representation(entry: Entry, fields: Fields) -> bool:
         if name in index and index[name] != entry.fields.index.get(name):
             return False
     length = content_length(fields)
-    return length is None or entry.length is None or length == entry.length
+    whole = entry.length if entry.span is None else entry.span[2]
+    return length is None or whole is None or length == whole

@@ -228,12 +228,13 @@ class Caching:
         if key in self._unstorable and self._goes_alone(request, key):
             self.pass_on(exchange, key, verdict.fwd)
             return
-        if request.method != b"GET" or request.upgrade is not None or (b"range" in fields and type(verdict) is Miss):
+        ranged = b"range" in fields and type(verdict) is Miss and not self.policy.fetch_whole
+        if request.method != b"GET" or request.upgrade is not None or ranged and not self.policy.store_partial:
             self.pass_on(exchange, key, verdict.fwd)
             return
         under_way = self.fetches.get(key, ())
         waited = exchange.verdict
-        shared = waited != "alone" and self._is_shared(request, verdict)
+        shared = waited != "alone" and not ranged and self._is_shared(request, verdict)
         exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
         if shared:
             for fetch in under_way:

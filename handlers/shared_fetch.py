@@ -19,15 +19,17 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cache.answering import answer
 from cache.entry import Entry
 from cache.fill import Fill, FillReader
 from cache.key import secondary_key
-from cache.rules import Miss, Revalidate, Stale, failure_status, may_answer, stale_on_error
+from cache.partial import as_whole, combine
+from cache.rules import Miss, Revalidate, Stale, failure_status, may_answer, selectable, stale_on_error
 from cache.status import forward_status
 from cache.stores.memory import Content, ContentSource
 from cache.storing import displaced, may_store
 from cache.validation import Failed, Forward, Freshened, Refetch, forward_fields, outdated, validate
-from handlers.stored import Rendered, answer_conditionally, answer_not_modified, has_it, is_special
+from handlers.stored import Rendered, answer_conditionally, answer_not_modified, has_it, is_special, part_head
 from reactor.errors import ReactorError, UpstreamError
 from reactor.exchange import Body, DerivedExchange, Exchange, Head, Source, error_page
 from reactor.http.parser import Request
@@ -158,7 +160,7 @@ class SharedFetch:
         if fields is request.fields and not self._own_conditions:
             # A whole response serves everybody; each client's own conditions are looked at afterwards.
             fields = fields.copy()
-            fields.remove(b"if-none-match", b"if-modified-since", b"if-range")
+            fields.remove(b"if-none-match", b"if-modified-since", b"if-range", b"range")
         asked = Request(
             request.method, request.target, request.version, fields, request.scheme, request.authority, request.path
         )
@@ -312,6 +314,8 @@ class SharedFetch:
         if decision.entry is not None and not self._gone_groups.isdisjoint(decision.entry.groups):
             self.taint()
         entry = decision.entry if not self._tainted else None
+        if entry is not None and entry.span is not None:
+            as_whole(entry)
         length = len(body) if type(body) is bytes else body.length  # type: ignore[union-attr]
         writer = caching.store.begin(self.key, entry, length) if entry is not None else None
         if writer is not None and type(body) is bytes and not writer.write(body):
@@ -323,8 +327,11 @@ class SharedFetch:
             self._forget_displaced(entry)
             writer.commit()
             self._answer_whole(entry, head, now)
+            if entry.span is not None:
+                caching.with_entries(self.key, partial(self._join_parts, entry))
         else:
-            self._fill = Fill(caching.reactor, entry, body, writer, self._fill_over)  # type: ignore[arg-type]
+            parts = caching.policy.store_partial
+            self._fill = Fill(caching.reactor, entry, body, writer, self._fill_over, parts)  # type: ignore[arg-type]
             self._fill.take_what_is_there()
             self._answer_readers(self._fill, head, now)
 
@@ -365,7 +372,7 @@ class SharedFetch:
 
     def _give_whole(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)
-        if is_special(exchange.request):
+        if is_special(exchange.request) and (entry.span is None or exchange.request is not self.request):
             answer_conditionally(exchange, entry, head, now)
             return
         body = entry.body.whole()
@@ -388,6 +395,13 @@ class SharedFetch:
 
     def _give_reader(self, exchange: Exchange, head: Head, reader: FillReader) -> None:
         self._tell(exchange)
+        entry = reader.entry
+        if b"range" in exchange.request.fields.index and entry.span is None and reader.length is not None:
+            status, ranges = answer(exchange.request, entry, reader.length, exchange.reactor.wall)
+            if status == 206 and len(ranges) == 1:
+                head = part_head(head, ranges[0], reader.length)
+                reader.only(*ranges[0])
+                reader.want_all()
         exchange.respond(head, reader)
 
     def _give_nothing(self, exchange: Exchange, head: Head) -> None:
@@ -421,6 +435,8 @@ class SharedFetch:
         if fill.stored:
             if not self._tainted:
                 self._forget_displaced(fill.entry)
+                if fill.entry.span is not None:
+                    self.caching.with_entries(self.key, partial(self._join_parts, fill.entry))
         elif fill.state == "complete":
             self.caching.mark_unstorable(self.key)  # it turned out too large
 
@@ -433,6 +449,15 @@ class SharedFetch:
             if old.response_time <= new.response_time:
                 self.caching.store.remove(old)
 
+    def _join_parts(self, new: Entry, entries: Sequence[Entry]) -> None:
+        """RFC 9111 section 3.4: parts of one representation become one, where they touch."""
+        for old in selectable(self.request, [entry for entry in entries if entry is not new]):
+            joined = combine(old, new, self.request, self.caching.policy)
+            if joined is not None:
+                lower, upper = sorted((old, new), key=_place)
+                if self.caching.store.join(lower, upper, joined):
+                    new = joined
+
 
 def likely_vary(entries: Sequence[Entry], under_way: Iterable[SharedFetch]) -> tuple[bytes, ...] | None:
     """What the variants at hand vary on is what the one to come will most likely vary on."""
@@ -440,6 +465,11 @@ def likely_vary(entries: Sequence[Entry], under_way: Iterable[SharedFetch]) -> t
         if entry is not None and entry.vary:
             return entry.vary
     return None
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    assert entry.span is not None
+    return entry.span[:2]
 
 
 def answer_each(answer: Callable[..., object], exchanges: Sequence[Exchange], *more: Sequence[Any]) -> None:

@@ -30,6 +30,11 @@ def add_flags(to: Any) -> None:
         "(CDN-Cache-Control for a reverse proxy, none for a forward one; '' for none)",
     )  # fmt: skip
     to.add_argument(
+        "--cache-ranges", choices=("parts", "whole", "off"), default="parts",
+        help="a range request that nothing stored answers: goes on as it is, and the part that comes is stored (parts); fetches "
+        "the whole response, and is answered from that (whole); goes on, and nothing is stored (off)",
+    )  # fmt: skip
+    to.add_argument(
         "--cache-rule", action="append", default=[], type=cache_rule, metavar="RULE",
         help="'host=GLOB path=GLOB ttl=SECONDS [stale=SECONDS] [ignore=no-cache,no-store,private,set-cookie]': your own decision for "
         "origins that say nothing, or the wrong thing; the first that matches counts",
@@ -50,7 +55,10 @@ class ProxyGroup(Listening):
         targets = flags.cache_targets
         if targets is None:
             targets = () if self.upstream is None else CDN_TARGETS
-        self.policy = Policy(targets=targets, rules=tuple(flags.cache_rule))
+        ranges = flags.cache_ranges
+        self.policy = Policy(
+            targets=targets, rules=tuple(flags.cache_rule), store_partial=ranges == "parts", fetch_whole=ranges == "whole"
+        )
         exposed = [host for host, _ in self.addresses if not is_loopback(host)]
         if exposed and self.upstream is None and not any(rule.allow for rule in self.rules):
             raise ConfigError(

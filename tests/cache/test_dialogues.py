@@ -6,7 +6,7 @@ A step a line:
     ? Field: value [| -Field ...]               what the origin must see of it (`-Field`: must not)
     < STATUS [| Field: value ...]               the origin is asked, and answers; `{+60}` is the date a minute from now
     < close                                     it is asked, and hangs up
-    = [#N] [STATUS] [| Field: value | -Field]   what the client must get: `#N` is the body of the origin's Nth answer
+    = [#N] [STATUS] [| Field: value | -Field]   what the client must get: `#N` is the body of the origin's Nth answer, 'x' just x
     + SECONDS                                   time passes
 
 Where no `<` stands between `>` and `=`, the origin must not have been asked. The body of an answer is its number, unless `Body:`
@@ -119,6 +119,8 @@ class Dialogue:
         for word in words.split():
             if word.startswith("#"):
                 assert self.result.body == self.bodies[int(word[1:]) - 1], self.result
+            elif word.startswith("'"):
+                assert self.result.body == word[1:-1].encode(), self.result
             else:
                 assert self.result.status == int(word), self.result
         check(self.result.fields, fields)
@@ -421,7 +423,7 @@ cases(
     {
         "204": stored(FRESH, status=204, then="= 204 | -Content-Length"),
         **{f"{status} is for one": not_stored(FRESH, status=status) for status in (412, 416, 417)},
-        "206 that nobody asked for": not_stored(FRESH, "Content-Range: bytes 0-0/1", status=206),
+        "206 that nobody asked for": not_stored(FRESH, "Content-Range: bytes 0-0/2", status=206),
         "redirects are stored as they are": stored(FRESH, "Location: /b", status=301, then="= #1 301 | Location: /b"),
     },
 )
@@ -687,6 +689,86 @@ cases(
         "negative": not_stored("CDN-Cache-Control: max-age=-1"),
         "parameters are ignored": stored("CDN-Cache-Control: max-age=3600;foo=1"),
         "it is passed on": "> \n< 200 | CDN-Cache-Control: max-age=3600\n= #1 | CDN-Cache-Control: max-age=3600",
+    },
+)
+
+
+# Parts: RFC 9111 sections 3.3 and 3.4, RFC 9110 sections 14 and 15.3.7. The whole is 0123456789.
+
+WHOLE = f'> \n< 200 | {TAG} | Body: 0123456789'
+
+
+def part(first: int, last: int, *more: str, asked: str = "", complete: str = "10", lines: str = TAG) -> str:
+    """A range request that goes to the origin, and its answer."""
+    body = "0123456789"[first : last + 1]
+    ranged = " | ".join([f"Range: bytes={asked or f'{first}-{last}'}", *more])
+    answer = f"< 206 | {lines} | Content-Range: bytes {first}-{last}/{complete} | Body: {body}"
+    return f"> | {ranged}\n? Range: bytes={asked or f'{first}-{last}'}\n{answer}\n= 206 | Content-Range: bytes {first}-{last}/{complete}"
+
+
+def has(ranged: str, first: int, last: int, complete: str = "10", *more: str) -> str:
+    """A range request that is answered from the store."""
+    body = "0123456789"[first : last + 1]
+    return "\n".join([
+        " | ".join([f"> | Range: bytes={ranged}", *more]), f"= 206 {body!r} | Content-Range: bytes {first}-{last}/{complete}"
+    ])  # fmt: skip
+
+
+cases(
+    "parts",
+    {
+        "of the whole": "\n".join([WHOLE, has("2-4", 2, 4), has("5-", 5, 9), has("-1", 9, 9), has("0-99", 0, 9)]),
+        "beyond the whole": f"{WHOLE}\n> | Range: bytes=10-\n= 416 | Content-Range: bytes */10",
+        "of another unit": f"{WHOLE}\n> | Range: lines=1-2\n= 200 #1",
+        "If-Range": "\n".join([WHOLE, has("2-4", 2, 4, "10", 'If-Range: "a"')]),
+        "If-Range of another": f'{WHOLE}\n> | Range: bytes=2-4 | If-Range: "b"\n= 200 #1',
+        "stored, and asked again": "\n".join([part(2, 5), has("2-5", 2, 5)]),
+        "within what is stored": "\n".join([part(2, 5), has("3-4", 3, 4), has("2-2", 2, 2), has("5-5", 5, 5)]),
+        "beyond what is stored": "\n".join([part(2, 5), part(1, 5), part(5, 6)]),
+        "the end of what is stored": "\n".join([part(5, 9, asked="5-"), has("5-", 5, 9), has("-3", 7, 9), has("7-", 7, 9)]),
+        "the end of what is not": "\n".join([part(2, 5), part(5, 9, asked="5-")]),
+        "stored are not the whole": "\n".join([part(2, 5), "> \n< 200\n= 200 #2"]),
+        "of all of it are the whole": "\n".join([part(0, 9, asked="0-"), "> \n= 200 #1 | -Content-Range", has("3-4", 3, 4)]),
+        "that touch are one": "\n".join([part(2, 5), part(6, 8), has("4-7", 4, 7), has("2-8", 2, 8)]),
+        "that touch in front": "\n".join([part(6, 8), part(2, 5), has("4-7", 4, 7), has("2-8", 2, 8)]),
+        "that overlap": "\n".join([part(2, 6), part(4, 8), has("2-8", 2, 8)]),
+        "that fill the gap": "\n".join([part(0, 3), part(6, 9), part(2, 7), "> \n= 200 '0123456789'", has("-4", 6, 9)]),
+        "with a gap": "\n".join([part(0, 3), part(6, 9), has("1-2", 1, 2), has("7-8", 7, 8), part(3, 6, asked="3-6")]),
+        "that are the whole together": "\n".join([part(0, 4), part(5, 9), "> \n= 200 '0123456789' | -Content-Range"]),
+        "with the fields of the last": "\n".join([
+            part(0, 4, lines=TAG + " | A: 1 | B: 1"), part(5, 9, lines=TAG + " | A: 2"), "> \n= 200 | A: 2 | B: 1"
+        ]),
+        "of another representation": "\n".join([
+            part(0, 4), part(5, 9, lines=f'{FRESH} | ETag: "b"'), has("6-7", 6, 7), part(0, 4, lines=f'{FRESH} | ETag: "b"')
+        ]),
+        "with weak tags stay apart": "\n".join([
+            part(0, 4, lines=f'{FRESH} | ETag: W/"a"'), part(5, 9, lines=f'{FRESH} | ETag: W/"a"'), has("1-2", 1, 2), has("5-6", 5, 6),
+            "> \n< 200",
+        ]),
+        "without validators": "\n".join([part(0, 4, lines=FRESH), has("1-2", 1, 2), part(5, 9, lines=FRESH), has("5-6", 5, 6)]),
+        "of unknown length": "\n".join([part(2, 5, complete="*"), has("3-4", 3, 4, "*"), part(5, 9, asked="-5")]),
+        "with If-Range": "\n".join([part(2, 5, 'If-Range: "a"'), has("3-4", 3, 4, "10", 'If-Range: "a"')]),
+        "with If-Range of another": "\n".join([part(2, 5), '> | Range: bytes=3-4 | If-Range: "b"\n? If-Range: "b"\n< 200\n= 200 #2']),
+        "several at once are not stored": '> | Range: bytes=0-0,2-2\n< 206 | Content-Type: multipart/byteranges; boundary=x | '
+        f"{FRESH} | Body: x\n= 206 #1\n> | Range: bytes=0-0\n< 206",
+        "where the origin ignores ranges": f"> | Range: bytes=2-3\n< 200 | {TAG} | Body: 0123456789\n= 206 '23'\n> \n= 200 #1",
+        "stale, validated": "\n".join([
+            part(2, 5), f'+ 3600\n> | Range: bytes=3-4 | If-Range: "a"\n? Range: bytes=3-4 | If-None-Match: "a" | If-Range: "a"\n< 304 | {TAG}'
+            "\n= 206 '34' | Content-Range: bytes 3-4/10", has("2-3", 2, 3),
+        ]),
+        "stale, replaced": "\n".join([
+            part(2, 5), f"+ 3600\n> | Range: bytes=3-4\n< 200 | {FRESH} | ETag: \"b\" | Body: abcdefghij\n= 206 'de'\n> \n= 200 #2"
+        ]),
+        "no-store": "\n".join([part(2, 5, lines=f'{FRESH}, no-store | ETag: "a"'), part(2, 5)]),
+        "Vary": "\n".join([
+            part(2, 5, "Foo: 1", lines=TAG + " | Vary: Foo"), part(2, 5, "Foo: 2", lines=TAG + " | Vary: Foo"),
+            has("3-4", 3, 4, "10", "Foo: 1"), part(6, 7, "Foo: 2", lines=TAG + " | Vary: Foo"), part(5, 6, "Foo: 1", lines=TAG + " | Vary: Foo"),
+        ]),
+        "conditions": "\n".join([part(2, 5), '> | Range: bytes=3-4 | If-None-Match: "a"\n= 304']),
+        "an unsafe method ends them": "\n".join([part(2, 5), "> POST\n< 200", part(2, 5)]),
+        "a HEAD that agrees freshens them": "\n".join([
+            part(2, 5), f"+ 3600\n> HEAD\n< 200 | {TAG} | Body: 0123456789", has("3-4", 3, 4)
+        ]),
     },
 )
 

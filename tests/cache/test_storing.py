@@ -350,7 +350,9 @@ def test_a_part_does_not_displace_the_whole_it_is_from() -> None:
     part = stored(lines.format("x") + " | Content-Range: bytes 0-4/10", 206, policy=PARTIAL)
     other = stored(lines.format("x") + " | Content-Range: bytes 5-9/10", 206, policy=PARTIAL)
     same, changed, unnamed = stored(lines.format("x")), stored(lines.format("y")), stored(FRESH)
-    assert displaced(request(), [same, changed, unnamed, other], part) == [changed, unnamed, other]
+    within = stored(lines.format("x") + " | Content-Range: bytes 1-3/10", 206, policy=PARTIAL)
+    beyond = stored(lines.format("x") + " | Content-Range: bytes 1-5/10", 206, policy=PARTIAL)
+    assert displaced(request(), [same, changed, unnamed, other, within, beyond], part) == [changed, unnamed, within]
     assert displaced(request(), [same, other], changed) == [same, other]
 
 
