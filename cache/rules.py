@@ -188,9 +188,12 @@ def _before_forwarding(control: RequestControl, verdict: Verdict) -> Verdict:
     return verdict
 
 
-def selectable(request: Request, entries: Sequence[Entry]) -> list[Entry]:
-    """The stored responses whose method answers the request and whose Vary, if any, matches it (sections 4 and 4.1)."""
-    get = request.method == b"GET"
+def selectable(request: Request, entries: Sequence[Entry], heads: bool = False) -> list[Entry]:
+    """The stored responses whose method answers the request and whose Vary, if any, matches it (sections 4 and 4.1).
+
+    With `heads` those to HEAD count whatever the method.
+    """
+    get = request.method == b"GET" and not heads
     names: tuple[bytes, ...] | None = ()
     key: SecondaryKey = ()
     found: list[Entry] = []

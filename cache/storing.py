@@ -156,7 +156,7 @@ def displaced(request: Request, entries: Sequence[Entry], new: Entry | None = No
     A HEAD's response leaves what is stored for GET alone; a part (`new`) leaves what is from the same representation, unless
     it has all of that itself.
     """
-    found = selectable(request, entries)
+    found = selectable(request, entries, heads=new is None or new.span is None)
     if request.method == b"HEAD":
         found = [entry for entry in found if entry.method == b"HEAD"]
     if new is not None and new.span is not None:

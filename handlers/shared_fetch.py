@@ -27,7 +27,7 @@ from cache.partial import as_whole, combine
 from cache.rules import Miss, Revalidate, Stale, failure_status, may_answer, selectable, stale_on_error
 from cache.status import forward_status
 from cache.stores.memory import Content, ContentSource
-from cache.storing import displaced, may_store
+from cache.storing import may_store
 from cache.validation import Failed, Forward, Freshened, Refetch, forward_fields, outdated, validate
 from handlers.stored import Rendered, answer_conditionally, answer_not_modified, has_it, is_special, part_head
 from reactor.errors import ReactorError, UpstreamError
@@ -441,13 +441,7 @@ class SharedFetch:
             self.caching.mark_unstorable(self.key)  # it turned out too large
 
     def _forget_displaced(self, new: Entry) -> None:
-        self.caching.with_entries(self.key, partial(self._displace, new))
-
-    def _displace(self, new: Entry, entries: Sequence[Entry]) -> None:
-        """The variant that a new response takes the place of goes; not one that came while it was still arriving."""
-        for old in displaced(self.request, [entry for entry in entries if entry is not new], new):
-            if old.response_time <= new.response_time:
-                self.caching.store.remove(old)
+        self.caching.with_entries(self.key, partial(self.caching.displace, self.request, new))
 
     def _join_parts(self, new: Entry, entries: Sequence[Entry]) -> None:
         """RFC 9111 section 3.4: parts of one representation become one, where they touch."""

@@ -54,8 +54,9 @@ class Rendered:
         self.body = content.whole()
         lead = status_line(entry.status, entry.reason) + entry.fields.wire()
         self._size = len(lead)
-        # RFC 9110 section 8.6: a 204 has no length to tell.
-        self._length = b"" if entry.status == 204 else b"Content-Length: %d\r\n" % content.size
+        length = entry.length if entry.method == b"HEAD" else content.size
+        # RFC 9110 section 8.6: a 204 has no length to tell, and a HEAD's answer need not tell it.
+        self._length = b"" if entry.status == 204 or length is None else b"Content-Length: %d\r\n" % length
         self._write(entry, age, cache_status, lead)
 
     def renew(self, entry: Entry, age: int, cache_status: bytes) -> None:

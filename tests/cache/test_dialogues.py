@@ -569,6 +569,16 @@ cases(
         "is answered from what GET stored": f"> \n< 200 | {TAG} | A: 1\n> HEAD\n= 200 | A: 1 | Content-Length: 1",
         "freshens": f"> \n< 200 | {TAG} | Content-Length: 1\n+ 3600\n> HEAD\n< 200 | {TAG} | A: 2\n> \n= #1 | A: 2",
         "that differs ends it": f'> \n< 200 | {TAG}\n+ 3600\n> HEAD\n< 200 | {FRESH} | ETag: "b"\n> \n< 200\n= #3',
+        "is stored": f"> HEAD\n< 200 | {TAG} | A: 1 | Body: four\n= 200 | Cache-Status: reactor; fwd=uri-miss; stored; ttl=3600\n> HEAD\n"
+        "= 200 | A: 1 | Content-Length: 4 | Cache-Status: reactor; hit; ttl=3600",
+        "is stored for HEAD alone": f"> HEAD\n< 200 | {TAG}\n> \n< 200 | {TAG}\n= #2\n> HEAD\n= 200",
+        "is stored without being fresh": f"> HEAD\n< 200 | {TAG}\n+ 3600\n> HEAD\n< 200 | {TAG} | A: 2\n> HEAD\n= 200 | A: 2",
+        "with conditions": f'> HEAD\n< 200 | {TAG}\n> HEAD | If-None-Match: "a"\n= 304',
+        "with Range": f"> HEAD\n< 200 | {TAG}\n> HEAD | Range: bytes=0-0\n= 200",
+        "no-store": f"> HEAD\n< 200 | {FRESH}, no-store\n> HEAD\n< 200",
+        "by Vary": f"> HEAD | Foo: 1\n< 200 | {VARY}\n> HEAD | Foo: 2\n< 200 | {VARY}\n> HEAD | Foo: 1\n= 200",
+        "of an error": f"> HEAD\n< 404 | {FRESH}\n> HEAD\n= 404\n> \n< 200 | {FRESH}\n> HEAD\n= 200",
+        "ends with a change": f"> HEAD\n< 200 | {TAG}\n> POST\n< 200\n> HEAD\n< 200",
         "that says 410": f"> \n< 200 | {TAG}\n+ 3600\n> HEAD\n< 410 | {FRESH}\n> \n< 200",
     },
 )
@@ -595,6 +605,24 @@ cases(
         "another group": f'> /a\n< 200 | {FRESH} | Cache-Groups: "g"\n> POST /b\n< 200 | Cache-Group-Invalidation: "h"\n> /a\n= #1',
         "groups in another case": f'> /a\n< 200 | {FRESH} | Cache-Groups: "g"\n> POST /b\n< 200 | Cache-Group-Invalidation: "G"\n> /a\n= #1',
         "a group by a safe method": f'> /a\n< 200 | {FRESH} | Cache-Groups: "g"\n> /b\n< 200 | Cache-Group-Invalidation: "g"\n> /a\n= #1',
+    },
+)
+
+# POST: RFC 9110 section 9.3.3.
+
+POSTED = f"{FRESH} | Content-Location: /a"
+cases(
+    "POST",
+    {
+        "that is what GET brings": f"> POST /a\n< 200 | {POSTED}\n= #1\n> /a\n= #1\n> HEAD /a\n= 200",
+        "is not answered from the store": f"> POST /a\n< 200 | {POSTED}\n> POST /a\n< 200 | {POSTED}\n= #2\n> /a\n= #2",
+        "without Content-Location": f"> POST /a\n< 200 | {FRESH}\n> /a\n< 200",
+        "of another place": f"> POST /a\n< 200 | {FRESH} | Content-Location: /b\n> /a\n< 200\n= #2\n> /b\n< 200\n= #3",
+        "without freshness": f"> POST /a\n< 200 | {DATED} | Content-Location: /a\n> /a\n< 200",
+        "private": f"> POST /a\n< 200 | {POSTED} | Cache-Control: private\n> /a\n< 200",
+        "in place of what was": f"> /a\n< 200 | {FRESH}\n> POST /a\n< 200 | {POSTED}\n> /a\n= #2",
+        "goes stale": f"> POST /a\n< 200 | {POSTED}\n+ 3600\n> /a\n< 200\n= #2",
+        "that failed": "> POST /a\n< close\n= 502 | -Cache-Status",
     },
 )
 

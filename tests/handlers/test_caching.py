@@ -1643,6 +1643,58 @@ def test_another_group_does_not(proxy: Proxy, arriving: bool) -> None:
     assert hit(proxy, "/a").body == b"hello"
 
 
+POSTED = (FRESH, "Content-Location: /")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_posts_answer_that_speaks_for_get_is_stored(make_proxy: Callable[..., Proxy], streamed: bool) -> None:
+    proxy = make_proxy()
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/", "Content-Length: 4") + b"data")
+    asked = proxy.asked()
+    assert asked.body() == b"data"
+    asked.begin(*POSTED, "Content-Length: 5", first=b"he" if streamed else b"hello")
+    if streamed:
+        client.take_until(b"\r\n\r\nhe")
+        asked.peer.send(b"llo")
+        assert client.take(3) == b"llo"
+    else:
+        answer = client.answer()
+        assert (answer.body, cached(answer)) == (b"hello", "fwd=method")
+    proxy.house.turns()
+    if isinstance(proxy.caching.store, MemoryStore):  # one that answers later ends what was stored so late that this goes with it
+        assert hit(proxy).body == b"hello"
+
+
+@pytest.mark.parametrize("how", ["client", "origin"])
+@pytest.mark.parametrize("head", [True, False])
+def test_a_posts_answer_that_breaks_off_is_not(house: House, proxy: Proxy, how: str, head: bool) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/", "Content-Length: 0"))
+    asked = proxy.asked()
+    if head:
+        asked.begin(*POSTED, f"Content-Length: {LITTLE * 2}", first=b"he")
+        client.take_until(b"\r\n\r\nhe")
+    client.reset() if how == "client" else asked.peer.reset()
+    ended(asked.peer if how == "client" else client) if head or how == "client" else answered(client)
+    assert len(proxy.caching.store) == 0
+
+
+def test_a_posts_answer_without_room(make_proxy: Callable[..., Proxy]) -> None:
+    proxy = make_proxy(limit=8000)
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/", "Content-Length: 0"))
+    proxy.asked().answer(bytes(5000), *POSTED)
+    assert len(client.answer().body) == 5000 and len(proxy.caching.store) == 0
+
+
+def test_a_handler_that_gives_up_a_post(house: House, make_store: MakeStore) -> None:
+    caching = Caching(house.reactor, Handling(lambda exchange: exchange.abort("no")), make_store())
+    client = house.serve(caching).connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+    ended(client)
+
+
 def test_what_comes_late_does_not_take_the_place_of_what_is_newer(house: House, proxy: Proxy) -> None:
     client = proxy.ask()
     asked = proxy.asked()
@@ -1672,8 +1724,12 @@ def test_head_is_forwarded_where_nothing_is_stored(proxy: Proxy) -> None:
     assert asked.method == b"HEAD"
     asked.begin(FRESH, "Content-Length: 5")
     answer = client.answer(b"HEAD")
-    assert (answer.fields[b"content-length"], cached(answer)) == (b"5", "fwd=uri-miss")
+    assert (answer.fields[b"content-length"], cached(answer)) == (b"5", "fwd=uri-miss; stored; ttl=60")
+    client.send(proxy.request("HEAD", "/"))
+    answer = client.answer(b"HEAD")
+    assert (answer.fields[b"content-length"], cached(answer)) == (b"5", "hit; ttl=60")
     fetch(proxy, b"hello", FRESH)
+    assert [content.size for content in contents(proxy.caching.store)] == [5], "the whole takes its place"
 
 
 def head_says(house: House, proxy: Proxy, *lines: str) -> None:
@@ -1703,7 +1759,8 @@ def test_a_head_that_agrees_makes_it_fresh(house: House, proxy: Proxy) -> None:
 @pytest.mark.parametrize("lines", [('ETag: "two"',), (TAGGED, "Content-Length: 6")])
 def test_a_head_that_disagrees_ends_it(house: House, proxy: Proxy, lines: tuple[str, ...]) -> None:
     head_says(house, proxy, *lines)
-    assert len(proxy.caching.store) == 0
+    assert [content.size for content in contents(proxy.caching.store)] == [0], "the HEAD's own"
+    fetch(proxy, b"new", FRESH)
 
 
 # Too large.
