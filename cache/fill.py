@@ -63,13 +63,13 @@ class Fill:
     """One body on its way from `source` to the store and to its readers.
 
     `on_over(fill)` is called once, when it is complete or broken; `entry` is the one being filled. `readers` are those
-    who have not closed, in the order they came; `size` is how many bytes have arrived. With `parts`, what came of a body that
-    broke off is stored as the part it is, where it can be told what fits to it.
+    who have not closed, in the order they came; `size` is how many bytes have arrived. With `parts`, what came of a body
+    that broke off is stored as the part it is, where it can be told what fits to it.
     """
 
     __slots__ = (
-        "reactor", "entry", "source", "state", "stored", "readers", "size", "_writer", "_content", "_on_over", "_parts", "_tail",
-        "_tail_start", "_later", "_alone", "_cut", "_timer",
+        "reactor", "entry", "source", "state", "stored", "readers", "size", "_writer", "_content", "_on_over", "_parts",
+        "_tail", "_tail_start", "_later", "_alone", "_cut", "_timer",
     )  # fmt: skip
 
     def __init__(

@@ -150,8 +150,8 @@ class Caching:
             exchange.map_head(self._note_method)
             if exchange.request.method == b"POST":
                 exchange.verdict = "pass"
-                inner = exchange.derive(exchange.request, exchange.body, partial(self._posted, exchange, key), self._post_ended)
-                self.handler.handle(inner)
+                posted = partial(self._posted, exchange, key)
+                self.handler.handle(exchange.derive(exchange.request, exchange.body, posted, self._post_ended))
                 return
         else:
             exchange.map_head((self._notes_in_vain if exchange.verdict in _WAITED else self._notes)[fwd])
@@ -200,9 +200,9 @@ class Caching:
             self.store.remove(entry)
 
     def _head_answered(self, exchange: Exchange, head: Head) -> bytes:
-        """RFC 9111 section 4.3.5: an answer to HEAD freshens, or puts in doubt, what is stored for GET; and is stored itself.
+        """RFC 9111 section 4.3.5: an answer to HEAD freshens, or puts in doubt, what is stored for GET.
 
-        What Cache-Status says of that.
+        It may be stored itself; what Cache-Status says of that.
         """
         request, now = exchange.request, exchange.reactor.wall
         key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
@@ -303,7 +303,7 @@ class Caching:
         self.handle(exchange)
 
     def _is_shared(self, request: Request, verdict: Miss | Revalidate) -> bool:
-        """Whether others may wait for the answer: not where each of them must have one of its own (RFC 9111 section 5.2.2.4)."""
+        """Whether others may wait for the answer: not where each must have one of its own (RFC 9111 section 5.2.2.4)."""
         if not _OWN_TERMS.isdisjoint(request.fields.index):
             return False
         if type(verdict) is Miss:

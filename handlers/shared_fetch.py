@@ -4,7 +4,7 @@
     waiting             another exchange for the key             → waiting    (it waits too)
     waiting             a head that may be stored                → filling    (each whom it may answer reads one Fill)
     waiting             a head that may not                      → over       (who asked gets it, the others go on alone)
-    waiting             304 to a validation                      → over       (each whom it may answer has the freshened entry)
+    waiting             304 to a validation                      → over       (each whom it may answer gets what it freshened)
     waiting             304 to the client's own condition        → over       (who asked gets it; nobody else could wait)
     waiting             the handler's own failure                → over       (all get it, or what is stale)
     waiting             the last one waiting leaves              → over       (it is aborted, unless nobody asked for it)
@@ -43,8 +43,8 @@ log = logging.getLogger("handlers.caching")
 class SharedFetch:
     """One request to the handler behind, and the exchanges that wait for its answer.
 
-    `shared`: others may wait for it too; if not, the client's own conditions go along where nothing is stored. `behind`: it is
-    a validation that nobody asked for, and goes on for nobody. `in_vain`: who asks has waited for another fetch already.
+    `shared`: others may wait for it too; if not, the client's own conditions go along where nothing is stored. `behind`: it
+    is a validation that nobody asked for, and goes on for nobody. `in_vain`: who asks has waited for another fetch already.
     """
 
     __slots__ = (
@@ -389,7 +389,8 @@ class SharedFetch:
             fill.unread()
         elif not reading:
             fill.read_alone()
-        answer_each(self._give_reader, reading, [self._head_for(exchange, entry, head, now) for exchange in reading], readers)
+        heads = [self._head_for(exchange, entry, head, now) for exchange in reading]
+        answer_each(self._give_reader, reading, heads, readers)
         answer_each(self._give_nothing, having, [self._head_for(exchange, entry, head, now) for exchange in having])
         self._send_on(entry, others)
 

@@ -31,8 +31,8 @@ def add_flags(to: Any) -> None:
     )  # fmt: skip
     to.add_argument(
         "--cache-ranges", choices=("parts", "whole", "off"), default="parts",
-        help="a range request that nothing stored answers: goes on as it is, and the part that comes is stored (parts); fetches "
-        "the whole response, and is answered from that (whole); goes on, and nothing is stored (off)",
+        help="a range request that nothing stored answers: goes on as it is, and the part that comes is stored (parts); "
+        "fetches the whole response, and is answered from that (whole); goes on, and nothing is stored (off)",
     )  # fmt: skip
     to.add_argument(
         "--cache-rule", action="append", default=[], type=cache_rule, metavar="RULE",

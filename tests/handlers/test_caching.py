@@ -527,6 +527,9 @@ WHOLE = Policy(fetch_whole=True)
 LARGE = LITTLE * 3
 
 
+PLACES = st.integers(0, 99)
+
+
 def ranged(first: int, last: int) -> str:
     return f"Range: bytes={first}-{last}"
 
@@ -565,11 +568,13 @@ def test_who_reads_a_part_that_is_made_longer_gets_just_its_part(make_proxy: Cal
     slow = proxy.connect(small_buffers=True)
     slow.send(proxy.get("/", ranged(0, LITTLE * 2 - 1)))
     asked = proxy.asked()
-    asked.begin(FRESH, TAGGED, content_range(0, LITTLE * 2 - 1), f"Content-Length: {LITTLE * 2}", status="206 Partial Content")
+    lines = (FRESH, TAGGED, content_range(0, LITTLE * 2 - 1), f"Content-Length: {LITTLE * 2}")
+    asked.begin(*lines, status="206 Partial Content")
     asked.peer.send(body[: LITTLE * 2])
     proxy.house.turns()
     other = proxy.ask("/", ranged(LITTLE * 2, LARGE - 1))
-    proxy.asked().answer(body[LITTLE * 2 :], FRESH, TAGGED, content_range(LITTLE * 2, LARGE - 1), status="206 Partial Content")
+    lines = (FRESH, TAGGED, content_range(LITTLE * 2, LARGE - 1))
+    proxy.asked().answer(body[LITTLE * 2 :], *lines, status="206 Partial Content")
     assert other.answer().body == body[LITTLE * 2 :]
     assert slow.answer().body == body[: LITTLE * 2]
     assert hit(proxy).body == body
@@ -656,8 +661,7 @@ def test_a_range_of_what_is_too_large_to_be_stored(make_proxy: Callable[..., Pro
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.sampled_from([1, 1, 1, 2]), st.booleans()), min_size=2, max_size=14),
-    st.booleans(),
+    st.lists(st.tuples(PLACES, PLACES, st.sampled_from([1, 1, 1, 2]), st.booleans()), min_size=2, max_size=14), st.booleans()
 )
 def test_whatever_parts_come_a_range_is_what_the_origin_has(
     asks: list[tuple[int, int, int, bool]], later: bool
@@ -1662,7 +1666,7 @@ def test_a_posts_answer_that_speaks_for_get_is_stored(make_proxy: Callable[..., 
         answer = client.answer()
         assert (answer.body, cached(answer)) == (b"hello", "fwd=method")
     proxy.house.turns()
-    if isinstance(proxy.caching.store, MemoryStore):  # one that answers later ends what was stored so late that this goes with it
+    if isinstance(proxy.caching.store, MemoryStore):  # one that answers later ends what was there when this is there already
         assert hit(proxy).body == b"hello"
 
 
