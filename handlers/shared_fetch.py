@@ -4,7 +4,7 @@
     waiting             another exchange for the key             → waiting    (it waits too)
     waiting             a head that may be stored                → filling    (each whom it may answer reads one Fill)
     waiting             a head that may not                      → over       (who asked gets it, the others go on alone)
-    waiting             304 to a validation                      → over       (each whom it may answer gets what it freshened)
+    waiting             304 to a validation                      → over       (each whom it may answer gets it, freshened)
     waiting             304 to the client's own condition        → over       (who asked gets it; nobody else could wait)
     waiting             the handler's own failure                → over       (all get it, or what is stale)
     waiting             the last one waiting leaves              → over       (it is aborted, unless nobody asked for it)

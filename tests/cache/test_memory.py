@@ -16,7 +16,16 @@ from cache.entry import Entry
 from cache.policy import DEFAULT_POLICY
 from cache.stores import memory
 from cache.stores.memory import (
-    AHEAD, ENTRY_OVERHEAD, JOIN, JOINED_AT_ONCE, SPILL, VARIANTS, Content, ContentSource, MemoryStore, Writer,
+    AHEAD,
+    ENTRY_OVERHEAD,
+    JOIN,
+    JOINED_AT_ONCE,
+    SPILL,
+    VARIANTS,
+    Content,
+    ContentSource,
+    MemoryStore,
+    Writer,
 )  # fmt: skip
 from cache.validation import freshen
 from handlers.stored import Rendered
