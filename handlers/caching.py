@@ -323,7 +323,8 @@ class Caching:
     def _validate_behind(self, exchange: Exchange, key: bytes, entries: Sequence[Entry], entry: Entry) -> None:
         """RFC 5861 section 3: the client has its answer; one validation per key runs without it."""
         request = exchange.request
-        if request.method != b"GET" or key in self.fetches or key in self._apart:
+        under_way = (*self.fetches.get(key, ()), *self._apart.get(key, ()))
+        if request.method != b"GET" or any(b"range" not in fetch.request.fields.index for fetch in under_way):
             return
         candidates = matching(request, entries)
         asked = conditional_fields(request, candidates, entry, for_client=False)

@@ -950,6 +950,25 @@ def test_a_stale_answer_comes_at_once_and_one_validation_runs_behind(house: Hous
     proxy.not_asked()
 
 
+def test_a_part_on_its_way_does_not_keep_it_from_being_validated(
+    house: House, make_proxy: Callable[..., Proxy]
+) -> None:
+    proxy = make_proxy(policy=PARTS)
+    lines = ("Cache-Control: max-age=60, stale-while-revalidate=60", "Vary: X", TAGGED)
+    fetch(proxy, b"hello", *lines, asking=("X: 1",))
+    house.pass_time(61.0)
+    downloading = proxy.ask("/", "X: 2", ranged(0, 9))
+    part = proxy.asked()
+    part.begin(*lines, content_range(0, 9, 10), "Content-Length: 10", status="206 Partial Content", first=b"01234")
+    downloading.head()
+    assert proxy.ask("/", "X: 1").answer().body == b"hello"
+    proxy.asked().begin(*lines, status="304 Not Modified")
+    house.turns()
+    assert cached(hit(proxy, "/", "X: 1")) == "hit; ttl=60"
+    part.peer.send(b"56789")
+    assert downloading.take(10) == b"0123456789"
+
+
 def test_behind_it_may_be_replaced(house: House, proxy: Proxy) -> None:
     stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=100")
     assert hit(proxy).body == b"hello"
