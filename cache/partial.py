@@ -6,7 +6,7 @@ requests that lie within it (rules.covers).
 
 from __future__ import annotations
 
-from cache.entry import Entry, Span
+from cache.entry import Entry, Span, is_strong
 from cache.policy import DEFAULT_POLICY, Policy
 from cache.validation import updated_fields
 from reactor.http.parser import Request
@@ -19,7 +19,7 @@ def as_part(entry: Entry, received: int, complete: int | None) -> bool:
     """
     if entry.method != b"GET" or entry.status != 200 or entry.span is not None:
         return False
-    if complete is None or not 0 < received < complete or not _is_strong(entry.etag):
+    if complete is None or not 0 < received < complete or not is_strong(entry.etag):
         return False
     entry.span = (0, received, complete)
     entry.settle()
@@ -33,16 +33,12 @@ def as_whole(entry: Entry) -> None:
         entry.settle()
 
 
-def _is_strong(etag: bytes | None) -> bool:
-    return etag is not None and etag.startswith(b'"')
-
-
 def joined_span(old: Entry, new: Entry) -> Span | None:
     """The span of two parts of one representation that touch or overlap; None where they cannot be combined.
 
     RFC 9110 section 15.3.7.3: only with the same strong validator.
     """
-    if old.span is None or new.span is None or old.etag != new.etag or not _is_strong(new.etag):
+    if old.span is None or new.span is None or old.etag != new.etag or not is_strong(new.etag):
         return None
     (old_start, old_stop, old_complete), (new_start, new_stop, new_complete) = old.span, new.span
     if old_complete is not None and new_complete is not None and old_complete != new_complete:

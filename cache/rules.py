@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cache.directives import RequestControl, request_control
-from cache.entry import Entry
+from cache.entry import Entry, is_strong
 from cache.key import SecondaryKey, secondary_key
 from cache.policy import DEFAULT_POLICY, Policy
 from reactor.http.conditional import entity_tags, if_range
@@ -86,14 +86,18 @@ class Revalidate:
 
 
 class Miss:
-    """Nothing stored answers; `fwd` is uri-miss, vary-miss or partial."""
+    """Nothing stored answers; `fwd` is uri-miss, vary-miss or partial.
 
-    __slots__ = ("fwd", "reason", "section")
+    `part` is the stored beginning of what is asked for whole, where the rest of it can be asked for (section 3.4).
+    """
 
-    def __init__(self, fwd: str, reason: str, section: str) -> None:
+    __slots__ = ("fwd", "reason", "section", "part")
+
+    def __init__(self, fwd: str, reason: str, section: str, part: Entry | None = None) -> None:
         self.fwd = fwd
         self.reason = reason
         self.section = section
+        self.part = part
 
 
 class Pass:
@@ -164,10 +168,24 @@ def may_answer(request: Request, entry: Entry, now: float, policy: Policy = DEFA
 
 def _miss(request: Request, entries: Sequence[Entry], candidates: list[Entry]) -> Miss:
     if candidates:
-        return Miss("partial", "what is stored is not the part asked for", "RFC 9111 section 3.3")
+        part = _beginning(candidates) if request.method == b"GET" and b"range" not in request.fields.index else None
+        return Miss("partial", "what is stored is not the part asked for", "RFC 9111 section 3.3", part)
     if any(entry.method != b"HEAD" or request.method == b"HEAD" for entry in entries):
         return Miss("vary-miss", "nothing stored was selected by fields like this request's", "RFC 9111 section 4.1")
     return Miss("uri-miss", "nothing is stored for this URI", "RFC 9111 section 4")
+
+
+def _beginning(candidates: list[Entry]) -> Entry | None:
+    """The longest stored part from the first byte on to which the rest can be fetched.
+
+    It need not be fresh: a strong validator shows whether the rest is of the same representation.
+    """
+    found: Entry | None = None
+    for entry in candidates:
+        if entry.span is not None and entry.span[0] == 0 and entry.span[2] is not None and is_strong(entry.etag):
+            if found is None or found.span is None or entry.span[1] > found.span[1]:
+                found = entry
+    return found
 
 
 def _not_for_a_cache(request: Request) -> Pass | None:

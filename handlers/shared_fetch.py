@@ -32,12 +32,16 @@ from cache.validation import Failed, Forward, Freshened, Refetch, forward_fields
 from handlers.stored import Rendered, answer_conditionally, answer_not_modified, has_it, is_special, part_head
 from reactor.errors import ReactorError, UpstreamError
 from reactor.exchange import Body, DerivedExchange, Exchange, Head, Source, error_page
+from reactor.http.fields import Fields
 from reactor.http.parser import Request
+from reactor.sources import ChainSource
 
 if TYPE_CHECKING:
     from handlers.caching import Caching
 
 log = logging.getLogger("handlers.caching")
+
+_CONDITIONS = frozenset((b"if-none-match", b"if-modified-since", b"range"))  # beside them no rest is asked for
 
 
 class SharedFetch:
@@ -49,7 +53,7 @@ class SharedFetch:
 
     __slots__ = (
         "caching", "key", "request", "verdict", "shared", "behind", "in_vain", "_waiting", "_asker", "_inner", "_fill",
-        "_sent_at", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions",
+        "_sent_at", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions", "_part",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +80,10 @@ class SharedFetch:
         self._pinned: list[Content] = []
         if type(verdict) is Revalidate:
             self._pinned = [entry.body.acquire() for entry in verdict.entries]
+        self._part: Entry | None = None  # what is stored of it already: only the rest is asked for
+        if type(verdict) is Miss and verdict.part is not None and _CONDITIONS.isdisjoint(request.fields.index):
+            self._part = verdict.part
+            self._pinned = [verdict.part.body.acquire()]
         caching.under_way(self, shared)
 
     # Waiting.
@@ -161,6 +169,8 @@ class SharedFetch:
             # A whole response serves everybody; each client's own conditions are looked at afterwards.
             fields = fields.copy()
             fields.remove(b"if-none-match", b"if-modified-since", b"if-range", b"range")
+        if self._part is not None:
+            fields = _asking_for_the_rest(fields, self._part)
         asked = Request(
             request.method, request.target, request.version, fields, request.scheme, request.authority, request.path
         )
@@ -211,7 +221,10 @@ class SharedFetch:
             self._failed(inner.error, head, body, now)
             return
         if type(verdict) is not Revalidate:
-            self._take(head, body, now)
+            if self._part is not None and head.status in (206, 416):
+                self._complete(self._part, head, body, now)
+            else:
+                self._take(head, body, now)
             return
         outcome = validate(self.request, verdict, head.status, head.fields, self._sent_at, now, caching.policy)
         kind = type(outcome)
@@ -223,15 +236,32 @@ class SharedFetch:
             _close(body)
             self._answer_stale(outcome.stale, head.status, now)  # type: ignore[union-attr]
         elif kind is Refetch:
-            _close(body)
-            self.verdict = Miss(verdict.fwd, verdict.reason, verdict.section)
-            self._own_conditions = False
-            assert self._asker is not None
-            self.start(self._asker)
+            self._refetch(body)
         elif kind is Forward:
             self._hand_over(head, body, caching.handle)
         else:
             self._take(head, body, now)
+
+    def _refetch(self, body: Body) -> None:
+        """Ask again, for the whole, without conditions."""
+        _close(body)
+        verdict = self.verdict
+        self.verdict = Miss(verdict.fwd, verdict.reason, verdict.section)
+        self._own_conditions = False
+        self._part = None
+        assert self._asker is not None
+        self.start(self._asker)
+
+    def _complete(self, part: Entry, head: Head, body: Body, now: float) -> None:
+        """RFC 9111 section 3.4: with what is stored, the rest is the whole, where both are of the same representation."""
+        policy = self.caching.policy
+        rest = may_store(self.request, self.key, head.status, None, head.fields, self._sent_at, now, policy).entry
+        whole = combine(part, rest, self.request, policy) if rest is not None else None
+        if whole is None or whole.status != 200 or rest is None or _place(rest)[0] != _place(part)[1]:
+            self._refetch(body)
+            return
+        stored = ContentSource(part.body, 0, _place(part)[1])
+        self._keep(whole, Head(200, whole.fields.copy()), ChainSource(whole.length, [stored, body]), now)
 
     def _failed(self, error: ReactorError, head: Head, body: Body, now: float) -> None:
         """The handler made this answer itself, since the origin gave none: all who wait get it, or what is stale."""
@@ -307,15 +337,19 @@ class SharedFetch:
 
     def _take(self, head: Head, body: Body, now: float) -> None:
         """A whole answer: stored and given to everybody, or to who asked for it alone."""
-        caching = self.caching
         decision = may_store(
-            self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, caching.policy
+            self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, self.caching.policy
         )
-        if decision.entry is not None and not self._gone_groups.isdisjoint(decision.entry.groups):
+        if decision.entry is not None and decision.entry.span is not None:
+            as_whole(decision.entry)
+        self._keep(decision.entry, head, body, now)
+
+    def _keep(self, storable: Entry | None, head: Head, body: Body, now: float) -> None:
+        """Store what may be stored and has not changed meanwhile, and answer with it."""
+        caching = self.caching
+        if storable is not None and not self._gone_groups.isdisjoint(storable.groups):
             self.taint()
-        entry = decision.entry if not self._tainted else None
-        if entry is not None and entry.span is not None:
-            as_whole(entry)
+        entry = storable if not self._tainted else None
         length = len(body) if type(body) is bytes else body.length  # type: ignore[union-attr]
         writer = caching.store.begin(self.key, entry, length) if entry is not None else None
         if writer is not None and type(body) is bytes and not writer.write(body):
@@ -460,6 +494,15 @@ def likely_vary(entries: Sequence[Entry], under_way: Iterable[SharedFetch]) -> t
         if entry is not None and entry.vary:
             return entry.vary
     return None
+
+
+def _asking_for_the_rest(fields: Fields, part: Entry) -> Fields:
+    """RFC 9110 section 13.1.5: the rest of what is stored, or the whole where that is of another representation by now."""
+    assert part.etag is not None
+    fields = fields.copy()
+    fields.set(b"Range", b"bytes=%d-" % _place(part)[1])
+    fields.set(b"If-Range", part.etag)
+    return fields
 
 
 def _place(entry: Entry) -> tuple[int, int]:

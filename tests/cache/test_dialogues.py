@@ -585,6 +585,8 @@ cases(
         "no validator in the 304": f"> \n< 200 | {TAG}\n+ 3600\n> \n< 304 | {FRESH} | A: 2\n= #1 | A: 2\n> \n= #1",
         "another tag in the 304": f'> \n< 200 | {TAG}\n+ 3600\n> \n< 304 | {FRESH} | ETag: "b"\n? -If-None-Match\n'
         f'< 200\n= #3',
+        "another tag in the 304, beside the client's": f"> \n< 200 | {TAG}\n"
+        f'> | Cache-Control: no-cache | If-None-Match: "c"\n? If-None-Match: "a", "c"\n< 304 | {FRESH} | ETag: "z"\n? -If-None-Match\n< 200\n= 200 #3',
         "a 200 replaces it": f"> \n< 200 | {TAG} | A: 1\n+ 3600\n> \n< 200 | {FRESH} | B: 2\n= #2\n> \n= #2 | -A | B: 2",
         "a 404 replaces it": f"> \n< 200 | {TAG}\n+ 3600\n> \n< 404 | {FRESH}\n= #2 404\n> \n= #2 404",
         "the Age begins anew": f"> \n< 200 | {TAG} | Age: 9\n+ 3600\n> \n< 304 | {TAG}\n= #1\n+ 2\n> \n= #1 | Age: 2",
@@ -800,7 +802,39 @@ cases(
         "beyond what is stored": "\n".join([part(2, 5), part(1, 5), part(5, 6)]),
         "the end of what is stored": "\n".join([part(5, 9, asked="5-"), has("5-", 5, 9), has("-3", 7, 9), has("7-", 7, 9)]),
         "the end of what is not": "\n".join([part(2, 5), part(5, 9, asked="5-")]),
-        "stored are not the whole": "\n".join([part(2, 5), "> \n< 200\n= 200 #2"]),
+        "stored are not the whole": "\n".join([part(2, 5), "> \n? -Range\n< 200\n= 200 #2"]),
+        "of less than was asked for": f"> | Range: bytes=2-8\n< 206 | {TAG} | Content-Range: bytes 2-5/10 | Body: 2345\n"
+        "= 206 #1 | Content-Range: bytes 2-5/10\n" + has("2-5", 2, 5),
+        "completed": "\n".join([
+            part(0, 5), '> \n? Range: bytes=6- | If-Range: "a"', f"< 206 | {TAG} | A: 1 | Content-Range: bytes 6-9/10 | Body: 6789",
+            "= 200 '0123456789' | A: 1 | -Content-Range\n> \n= 200 '0123456789'", has("4-7", 4, 7),
+        ]),
+        "completed though stale": "\n".join([
+            part(0, 5), '+ 3600\n> \n? Range: bytes=6- | If-Range: "a"', f"< 206 | {TAG} | Content-Range: bytes 6-9/10 | Body: 6789",
+            "= 200 '0123456789'\n> \n= 200 '0123456789' | Age: 0",
+        ]),
+        "not completed, but replaced": "\n".join([
+            part(0, 5), f'> \n? Range: bytes=6-\n< 200 | {FRESH} | ETag: "b" | Body: abcdefghij\n= 200 #2\n> \n= 200 #2'
+        ]),
+        "not completed by another": "\n".join([
+            part(0, 5), f'> \n? Range: bytes=6-\n< 206 | {FRESH} | ETag: "b" | Content-Range: bytes 6-9/10 | Body: ghij',
+            f"? -Range | -If-Range\n< 200 | {FRESH} | Body: abcdefghij\n= 200 #3\n> \n= 200 #3",
+        ]),
+        "not completed by less": "\n".join([
+            part(0, 5), f"> \n? Range: bytes=6-\n< 206 | {TAG} | Content-Range: bytes 6-8/10 | Body: 678",
+            "? -Range\n< 200\n= 200 #3",
+        ]),
+        "not completed by what overlaps": "\n".join([
+            part(0, 5), f"> \n? Range: bytes=6-\n< 206 | {TAG} | Content-Range: bytes 5-9/10 | Body: 56789",
+            "? -Range\n< 200\n= 200 #3",
+        ]),
+        "not completed with 416": "\n".join([part(0, 5), "> \n? Range: bytes=6-\n< 416\n? -Range\n< 200\n= 200 #3"]),
+        "not completed beside conditions": "\n".join([
+            part(0, 5), '> | If-None-Match: "b" | Cache-Control: no-cache\n? -Range | If-None-Match: "b"\n< 200\n= 200 #2'
+        ]),
+        "not completed with a weak tag": "\n".join([
+            part(0, 5, lines=f'{FRESH} | ETag: W/"a"'), "> \n? -Range\n< 200\n= 200 #2"
+        ]),
         "of all of it are the whole": "\n".join([part(0, 9, asked="0-"), "> \n"
         "= 200 #1 | -Content-Range", has("3-4", 3, 4)]),
         "that touch are one": "\n".join([part(2, 5), part(6, 8), has("4-7", 4, 7), has("2-8", 2, 8)]),

@@ -352,6 +352,9 @@ def test_a_part_does_not_displace_the_whole_it_is_from() -> None:
     same, changed, unnamed = stored(lines.format("x")), stored(lines.format("y")), stored(FRESH)
     within = stored(lines.format("x") + " | Content-Range: bytes 1-3/10", 206, policy=PARTIAL)
     beyond = stored(lines.format("x") + " | Content-Range: bytes 1-5/10", 206, policy=PARTIAL)
+    first = stored(lines.format("x") + " | Content-Range: bytes 0-3/10", 206, policy=PARTIAL)
+    last = stored(lines.format("x") + " | Content-Range: bytes 1-4/10", 206, policy=PARTIAL)
+    assert displaced(request(), [first, last], part) == [first, last]
     head = stored(FRESH, asked=request(method="HEAD"))
     assert displaced(request(), [same, changed, unnamed, other, within, beyond, head], part) == [changed, unnamed, within]
     assert displaced(request(), [same, other], changed) == [same, other]

@@ -593,12 +593,18 @@ def test_what_came_of_a_body_that_broke_off_is_a_part(house: House, make_proxy: 
     assert len(proxy.caching.store) == 1
     first = int(hit(proxy, "/", ranged(0, 40_000)).fields[b"content-length"])
     assert first == 40_001
-    rest = proxy.ask("/", "Range: bytes=45000-")
+    again = [proxy.ask(), proxy.ask()]
     asked = proxy.asked()
-    assert asked.fields[b"range"] == b"bytes=45000-"
-    asked.answer(body[45_000:], FRESH, TAGGED, content_range(45_000, LARGE - 1), status="206 Partial Content")
-    assert rest.answer().body == body[45_000:]
-    assert hit(proxy).body == body
+    start = int(asked.fields[b"range"].removeprefix(b"bytes=").removesuffix(b"-"))
+    assert start >= 50_000 and asked.fields[b"if-range"] == b'"one"'
+    lines = (FRESH, TAGGED, content_range(start, LARGE - 1), f"Content-Length: {LARGE - start}")
+    asked.begin(*lines, status="206 Partial Content", first=body[start : start + 1000])
+    house.turns()
+    asked.peer.send(body[start + 1000 :])
+    for client in again:
+        answer = client.answer()
+        assert (answer.status, answer.body) == (200, body) and b"content-range" not in answer.fields
+    assert hit(proxy).body == body and len(proxy.caching.store) == 1
 
 
 def test_a_part_that_breaks_off_is_not_stored(house: House, make_proxy: Callable[..., Proxy]) -> None:
@@ -678,9 +684,11 @@ def test_whatever_parts_come_a_range_is_what_the_origin_has(
             if proxy.heard():
                 asked = proxy.asked()
                 lines = (FRESH, f'ETag: "{version}"')
-                if b"range" in asked.fields:
-                    status, body = "206 Partial Content", wholes[version][first : last + 1]
-                    asked.answer(body, *lines, content_range(first, last, 100), status=status)
+                if b"range" in asked.fields and asked.fields.get(b"if-range", b'"%d"' % version) == b'"%d"' % version:
+                    start, _, stop = asked.fields[b"range"].removeprefix(b"bytes=").partition(b"-")
+                    begin, end = int(start), int(stop or 99)
+                    part = wholes[version][begin : end + 1]
+                    asked.answer(part, *lines, content_range(begin, end, 100), status="206 Partial Content")
                 else:
                     asked.answer(wholes[version], *lines)
             answer = client.answer()
@@ -1283,6 +1291,19 @@ def test_who_comes_while_one_of_those_arrives_has_a_fetch_of_its_own(proxy: Prox
     assert second.answer().body == b"other"
     arriving.peer.send(b"llo")
     assert first.take(5) == b"hello"
+
+
+@pytest.mark.parametrize("line", ALWAYS_VALIDATED)
+def test_while_one_of_those_arrives_those_who_waited_do_not_wait_for_each_other(proxy: Proxy, line: str) -> None:
+    clients = [proxy.ask("/", f"X: {n}") for n in range(4)]
+    first = proxy.asked()
+    first.begin(line, TAGGED, "Content-Length: 7", first=b"for")
+    clients[0].head()
+    for asked in [proxy.asked() for _ in range(3)]:
+        asked.answer(b"for %d" % int(asked.fields[b"x"]), line, TAGGED)
+    assert [client.answer().body for client in clients[1:]] == [b"for 1", b"for 2", b"for 3"]
+    first.peer.send(b" you")
+    assert clients[0].take(7) == b"for you"
 
 
 def test_what_went_stale_on_its_way_is_joined_by_nobody(house: House, proxy: Proxy) -> None:
