@@ -586,7 +586,8 @@ cases(
         "another tag in the 304": f'> \n< 200 | {TAG}\n+ 3600\n> \n< 304 | {FRESH} | ETag: "b"\n? -If-None-Match\n'
         f'< 200\n= #3',
         "another tag in the 304, beside the client's": f"> \n< 200 | {TAG}\n"
-        f'> | Cache-Control: no-cache | If-None-Match: "c"\n? If-None-Match: "a", "c"\n< 304 | {FRESH} | ETag: "z"\n? -If-None-Match\n< 200\n= 200 #3',
+        f'> | Cache-Control: no-cache | If-None-Match: "c"\n? If-None-Match: "a", "c"\n< 304 | {FRESH} | ETag: "z"\n'
+        "? -If-None-Match\n< 200\n= 200 #3",
         "a 200 replaces it": f"> \n< 200 | {TAG} | A: 1\n+ 3600\n> \n< 200 | {FRESH} | B: 2\n= #2\n> \n= #2 | -A | B: 2",
         "a 404 replaces it": f"> \n< 200 | {TAG}\n+ 3600\n> \n< 404 | {FRESH}\n= #2 404\n> \n= #2 404",
         "the Age begins anew": f"> \n< 200 | {TAG} | Age: 9\n+ 3600\n> \n< 304 | {TAG}\n= #1\n+ 2\n> \n= #1 | Age: 2",
@@ -806,11 +807,13 @@ cases(
         "of less than was asked for": f"> | Range: bytes=2-8\n< 206 | {TAG} | Content-Range: bytes 2-5/10 | Body: 2345\n"
         "= 206 #1 | Content-Range: bytes 2-5/10\n" + has("2-5", 2, 5),
         "completed": "\n".join([
-            part(0, 5), '> \n? Range: bytes=6- | If-Range: "a"', f"< 206 | {TAG} | A: 1 | Content-Range: bytes 6-9/10 | Body: 6789",
+            part(0, 5), '> \n? Range: bytes=6- | If-Range: "a"',
+            f"< 206 | {TAG} | A: 1 | Content-Range: bytes 6-9/10 | Body: 6789",
             "= 200 '0123456789' | A: 1 | -Content-Range\n> \n= 200 '0123456789'", has("4-7", 4, 7),
         ]),
         "completed though stale": "\n".join([
-            part(0, 5), '+ 3600\n> \n? Range: bytes=6- | If-Range: "a"', f"< 206 | {TAG} | Content-Range: bytes 6-9/10 | Body: 6789",
+            part(0, 5), '+ 3600\n> \n? Range: bytes=6- | If-Range: "a"',
+            f"< 206 | {TAG} | Content-Range: bytes 6-9/10 | Body: 6789",
             "= 200 '0123456789'\n> \n= 200 '0123456789' | Age: 0",
         ]),
         "not completed, but replaced": "\n".join([

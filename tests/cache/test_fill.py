@@ -390,6 +390,23 @@ def test_what_came_of_a_body_that_broke_off_may_be_kept_as_a_part(
     hall.close()
 
 
+def test_what_is_stored_may_be_made_longer_while_it_is_read() -> None:
+    hall = Hall()
+    reader = hall.join()
+    other = hall.join()
+    other.read()
+    hall.ends(b"hello")
+    assert other.read() == b"hello" and other.ended
+    assert reader.read(2, 1) == b"he"
+    content = hall.entry.body
+    assert content.reserve(10)
+    content.append(b"WORLD")
+    hall.store.findable += 5
+    reader.read()
+    assert reader.got == b"hello" and reader.ended
+    hall.close()
+
+
 def test_one_range_of_what_is_arriving() -> None:
     hall = Hall(64 * MIB, 10)
     reader = hall.join()

@@ -565,18 +565,18 @@ def test_parts_are_stored_and_put_together(make_proxy: Callable[..., Proxy], str
 def test_who_reads_a_part_that_is_made_longer_gets_just_its_part(make_proxy: Callable[..., Proxy]) -> None:
     proxy = make_proxy(policy=PARTS)
     body = random.randbytes(LARGE)
+    size = LITTLE * 2 - 1001
     slow = proxy.connect(small_buffers=True)
-    slow.send(proxy.get("/", ranged(0, LITTLE * 2 - 1)))
+    slow.send(proxy.get("/", ranged(0, size - 1)))
     asked = proxy.asked()
-    lines = (FRESH, TAGGED, content_range(0, LITTLE * 2 - 1), f"Content-Length: {LITTLE * 2}")
-    asked.begin(*lines, status="206 Partial Content")
-    asked.peer.send(body[: LITTLE * 2])
+    asked.begin(FRESH, TAGGED, content_range(0, size - 1), f"Content-Length: {size}", status="206 Partial Content")
+    asked.peer.send(body[:size])
     proxy.house.turns()
-    other = proxy.ask("/", ranged(LITTLE * 2, LARGE - 1))
-    lines = (FRESH, TAGGED, content_range(LITTLE * 2, LARGE - 1))
-    proxy.asked().answer(body[LITTLE * 2 :], *lines, status="206 Partial Content")
-    assert other.answer().body == body[LITTLE * 2 :]
-    assert slow.answer().body == body[: LITTLE * 2]
+    other = proxy.ask("/", ranged(size, LARGE - 1))
+    lines = (FRESH, TAGGED, content_range(size, LARGE - 1))
+    proxy.asked().answer(body[size:], *lines, status="206 Partial Content")
+    assert other.answer().body == body[size:]
+    assert slow.answer().body == body[:size]
     assert hit(proxy).body == body
 
 
@@ -605,6 +605,15 @@ def test_what_came_of_a_body_that_broke_off_is_a_part(house: House, make_proxy: 
         answer = client.answer()
         assert (answer.status, answer.body) == (200, body) and b"content-range" not in answer.fields
     assert hit(proxy).body == body and len(proxy.caching.store) == 1
+
+
+def test_several_ranges_of_a_part(make_proxy: Callable[..., Proxy]) -> None:
+    proxy = make_proxy(policy=PARTS)
+    client = proxy.ask("/", ranged(2, 8))
+    proxy.asked().answer(b"2345678", FRESH, TAGGED, content_range(2, 8, 10), status="206 Partial Content")
+    assert client.answer().body == b"2345678"
+    body = hit(proxy, "/", "Range: bytes=3-3,6-7").body
+    assert b"Content-Range: bytes 3-3/10\r\n\r\n3\r\n--" in body and b"Content-Range: bytes 6-7/10\r\n\r\n67\r\n--" in body
 
 
 def test_a_part_that_breaks_off_is_not_stored(house: House, make_proxy: Callable[..., Proxy]) -> None:
