@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("handlers.caching")
 
-_CONDITIONS = frozenset((b"if-none-match", b"if-modified-since", b"range"))  # beside them no rest is asked for
-
 
 class SharedFetch:
     """One request to the handler behind, and the exchanges that wait for its answer.
@@ -81,7 +79,7 @@ class SharedFetch:
         if type(verdict) is Revalidate:
             self._pinned = [entry.body.acquire() for entry in verdict.entries]
         self._part: Entry | None = None  # what is stored of it already: only the rest is asked for
-        if type(verdict) is Miss and verdict.part is not None and _CONDITIONS.isdisjoint(request.fields.index):
+        if type(verdict) is Miss and verdict.part is not None and not is_special(request):
             self._part = verdict.part
             self._pinned = [verdict.part.body.acquire()]
         caching.under_way(self, shared)
@@ -261,7 +259,9 @@ class SharedFetch:
             self._refetch(body)
             return
         stored = ContentSource(part.body, 0, _place(part)[1])
-        self._keep(whole, Head(200, whole.fields.copy()), ChainSource(whole.length, [stored, body]), now)
+        head = Head(200, whole.fields.copy())
+        head.fields.add(b"Age", b"%d" % whole.age(now))
+        self._keep(whole, head, ChainSource(whole.length, [stored, body]), now)
 
     def _failed(self, error: ReactorError, head: Head, body: Body, now: float) -> None:
         """The handler made this answer itself, since the origin gave none: all who wait get it, or what is stale."""

@@ -809,7 +809,7 @@ cases(
         "completed": "\n".join([
             part(0, 5), '> \n? Range: bytes=6- | If-Range: "a"',
             f"< 206 | {TAG} | A: 1 | Content-Range: bytes 6-9/10 | Body: 6789",
-            "= 200 '0123456789' | A: 1 | -Content-Range\n> \n= 200 '0123456789'", has("4-7", 4, 7),
+            "= 200 '0123456789' | A: 1 | Age: 0 | -Content-Range\n> \n= 200 '0123456789'", has("4-7", 4, 7),
         ]),
         "completed though stale": "\n".join([
             part(0, 5), '+ 3600\n> \n? Range: bytes=6- | If-Range: "a"',

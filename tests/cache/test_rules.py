@@ -22,7 +22,6 @@ from cache.rules import (
     matching,
     may_answer,
     selectable,
-    selectable,
     stale_on_error,
 )  # fmt: skip
 from tests.cache.cases import NOW, request, stored, word
