@@ -130,12 +130,11 @@ Verdict = Hit | Stale | Revalidate | Miss | Pass | Unavailable
 
 _CONDITIONS: Final = frozenset((b"if-none-match", b"if-modified-since", b"range"))
 _ORIGIN_CONDITIONS: Final = frozenset((b"if-match", b"if-unmodified-since"))
-_SPECIAL: Final = _CONDITIONS | _ORIGIN_CONDITIONS | {b"cache-control", b"pragma"}
 
 
 def lookup(request: Request, entries: Sequence[Entry], now: float, policy: Policy = DEFAULT_POLICY) -> Verdict:
     """What the responses stored under a request's primary key are good for."""
-    if entries and request.method == b"GET" and request.fields.index.keys().isdisjoint(_SPECIAL) and not request.length:
+    if entries and request.method == b"GET" and not request.length and not request.fields.states_terms():
         # Nothing in the request asks for more than a fresh response. Nearly every request is of this kind.
         entry = entries[0] if len(entries) == 1 else _newest(matching(request, entries))
         if entry is not None and entry.plain and now < entry.fresh_until:

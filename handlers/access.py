@@ -18,17 +18,21 @@ one condition. `all` stands for no condition.
 
 A path is compared without its query, decoded, with dot segments and empty segments resolved: what an origin may take
 for `/admin` cannot be spelled past a rule about `/admin`. (`path=/admin/` is a regular expression; a directory and
-what lies in it is `path=/admin/*`.) Hosts are compared as what getaddrinfo would connect to:
-`127.1` and `[::ffff:127.0.0.1]` are 127.0.0.1.
+what lies in it is `path=/admin/*`.) A regular expression is never tried on more than REGEX_BYTES, nor for longer than
+REGEX_SECONDS of processor time, whatever a path makes of it: beyond either, a deny rule holds, and an allow rule does not.
+Hosts are compared as what getaddrinfo would connect to: `127.1` and `[::ffff:127.0.0.1]` are 127.0.0.1.
 """
 
 from __future__ import annotations
 
+import heapq
 import ipaddress
+import logging
 import re
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 from reactor.errors import ConfigError
@@ -36,11 +40,15 @@ from reactor.exchange import Exchange, Handler, error_page
 from reactor.http.grammar import TOKEN
 from reactor.http.uri import DEFAULT_PORTS, split_authority
 
+log = logging.getLogger("handlers.access")
+
 Kind = Literal["allow", "deny"]
 
 MEMO_DECISIONS = 4096  # remembered (authority, scheme, method, client, user); at the limit the memo starts anew
 MEMO_ADDRESSES = 4096  # remembered client addresses, the same
 MEMO_AUTHORITY_LENGTH = 255  # bytes, its scheme's included; a longer authority is looked up each time
+REGEX_BYTES = 2048  # of a plain path that a regular expression is tried on
+REGEX_SECONDS = 0.02  # of processor time that this may take
 NAME_LENGTH = 253  # RFC 1035 section 2.3.4: a host name in a rule is at most this long
 
 _WORD = re.compile(r"[^ \t]+")
@@ -65,10 +73,17 @@ class Hosts(NamedTuple):
     names: frozenset[bytes]
     parents: frozenset[bytes]
     globs: tuple[re.Pattern[bytes], ...]
+    glob_texts: tuple[str, ...]  # the same, in lower case
 
     def match_glob(self, host: bytes) -> bool:
         """Whether a glob matches the canonical `host`; names and parents are looked up in an index instead."""
         return any(glob.search(host) for glob in self.globs)
+
+
+class PathPattern(Protocol):
+    """What a path is searched with."""
+
+    def search(self, path: bytes, /) -> object: ...
 
 
 class Rule:
@@ -85,7 +100,7 @@ class Rule:
         self.methods: frozenset[bytes] | None = None
         self.schemes: frozenset[bytes] | None = None
         self.users: frozenset[str] | None = None
-        self.path: re.Pattern[bytes] | None = None
+        self.path: PathPattern | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -201,20 +216,21 @@ def _network(text: str, at: int) -> Network:
 
 
 def _read_host(rule: Rule, value: str, start: int) -> None:
-    names, parents, globs = set(), set(), []
+    names, parents = set(), set()
+    globs: list[str] = []
     for member, at in _members(value, start):
         pattern = _host_pattern(member, at)
         below = pattern.removeprefix("*.")
         if below != pattern and "*" not in below and "?" not in below:
             parents.add(below.encode("ascii"))
         elif "*" in pattern or "?" in pattern:
-            globs.append(_glob(pattern))
+            globs.append(pattern)
         elif pattern.startswith("."):
             parents.add(pattern[1:].encode("ascii"))
             names.add(pattern[1:].encode("ascii"))
         else:
             names.add(canonical_host(pattern.encode("ascii")))
-    rule.hosts = Hosts(frozenset(names), frozenset(parents), tuple(globs))
+    rule.hosts = Hosts(frozenset(names), frozenset(parents), tuple(map(_glob, globs)), tuple(globs))
 
 
 def _host_pattern(text: str, at: int) -> str:
@@ -290,7 +306,7 @@ def _read_user(rule: Rule, value: str, at: int) -> None:
 def _read_path(rule: Rule, value: str, at: int) -> None:
     if value.startswith("/") and value.endswith("/") and len(value) > 2:
         try:
-            rule.path = re.compile(value[1:-1].encode("utf-8"), re.DOTALL)
+            rule.path = _Regex(rule, re.compile(value[1:-1].encode("utf-8"), re.DOTALL))
         except (re.error, OverflowError, RecursionError) as error:
             raise _BadRule(f"regular expression: {error}", at) from None
     elif value.startswith(("/", "*")):
@@ -325,6 +341,57 @@ def _glob(pattern: str) -> re.Pattern[bytes]:
 
 def _literal(text: str) -> bytes:
     return b".".join(re.escape(part.encode("utf-8")) for part in text.split("?"))
+
+
+class _TooSlow(Exception):
+    """A search was interrupted."""
+
+
+class _Regex:
+    """A regular expression of the operator's own, which some path may make run for longer than the world lasts.
+
+    The engine looks for signals now and then, and so a timer can interrupt it: one that counts this process's own
+    processor time, so that a machine that is busy with others does not change what a rule says.
+    """
+
+    __slots__ = ("_rule", "_pattern", "_warned")
+
+    armed = False  # whether the timer's signal is for a search that still runs
+    installed = False  # whether that signal is ours
+
+    def __init__(self, rule: Rule, pattern: re.Pattern[bytes]) -> None:
+        self._rule = rule
+        self._pattern = pattern
+        self._warned = False
+
+    def search(self, path: bytes, /) -> bool:
+        if len(path) > REGEX_BYTES:
+            return not self._rule.allow
+        if not _Regex.installed:
+            signal.signal(signal.SIGVTALRM, _interrupt)
+            _Regex.installed = True
+        _Regex.armed = True
+        try:
+            signal.setitimer(signal.ITIMER_VIRTUAL, REGEX_SECONDS)
+            found = self._pattern.search(path) is not None
+            _Regex.armed = False
+            return found
+        except _TooSlow:
+            self._warn()
+            return not self._rule.allow
+        finally:
+            _Regex.armed = False
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning("the access rule %s takes longer than %g s on some paths; such are denied", self._rule, REGEX_SECONDS)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    if _Regex.armed:
+        raise _TooSlow
 
 
 # What a request is compared by.
@@ -373,17 +440,26 @@ def plain_path(path: bytes) -> bytes:
     return b"/" + b"/".join(segments)
 
 
-class _AddressMemo(dict[str, tuple[int, int] | None]):
-    """A client's address → (4 or 6, its number), or None where it is none (a Unix socket's)."""
+Address = tuple[int, int]  # 4 or 6, its number
 
-    def __missing__(self, peer: str) -> tuple[int, int] | None:
+
+class _Clients(dict[str, tuple[Address | None, list[int]]]):
+    """A client's address → the same as a number (None for a Unix socket's), and those of `numbers` whose rules may be for it."""
+
+    def __init__(self, rules: Sequence[Rule], numbers: Sequence[int]) -> None:
+        super().__init__()
+        self._rules = rules
+        self._numbers = numbers
+
+    def __missing__(self, peer: str) -> tuple[Address | None, list[int]]:
         try:
             address = ipaddress.ip_address(peer)
         except ValueError:
-            found = None
+            client = None
         else:
             address = getattr(address, "ipv4_mapped", None) or address
-            found = address.version, int(address)
+            client = address.version, int(address)
+        found = client, [number for number in self._numbers if _is_for(client, self._rules[number].clients)]
         if len(self) >= MEMO_ADDRESSES:
             self.clear()
         self[peer] = found
@@ -397,23 +473,24 @@ class RuleSet(dict[Question, tuple[Rule, ...]]):
     """Rules in order, with an index over their hosts, and itself the memo of what was asked.
 
     An answer is every rule that holds for a question but for its path, in order, up to the first without a path: so
-    that one look-up decides what was asked before, and thousands of hosts cost a question that was not about as many
-    look-ups as its host has labels.
+    that one look-up decides what was asked before. A question that was not asked before costs about as many look-ups as
+    its host has labels, and a look at each rule without a host, or with a glob, that is not for other clients alone and
+    stands before the one that decides.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         super().__init__()
         self.rules = tuple(rules)
-        self._addresses = _AddressMemo()
         self._names: dict[bytes, list[int]] = {}
         self._parents: dict[bytes, list[int]] = {}
-        self._everywhere: list[int] = []  # rules without a host, or with a glob, which every question must look at
+        everywhere: list[int] = []  # rules without a host, or with a glob, which no index finds
+        self._clients = _Clients(self.rules, everywhere)
         for number, rule in enumerate(self.rules):
+            if rule.hosts is None or rule.hosts.globs:
+                everywhere.append(number)
             self._index(number, rule.hosts)
 
     def _index(self, number: int, hosts: Hosts | None) -> None:
-        if hosts is None or hosts.globs:
-            self._everywhere.append(number)
         if hosts is not None:
             for name in hosts.names:
                 self._names.setdefault(name, []).append(number)
@@ -434,15 +511,19 @@ class RuleSet(dict[Question, tuple[Rule, ...]]):
                 return rule
         return None
 
+    def for_client(self, peer: str) -> Iterator[Rule]:
+        """The rules whose client condition holds, in order."""
+        client, _ = self._clients[peer]
+        return (rule for rule in self.rules if _is_for(client, rule.clients))
+
     def __missing__(self, question: Question) -> tuple[Rule, ...]:
         authority, scheme, method, peer, user = question
         host, port = split_authority(authority)
-        client = self._addresses[peer]
+        client, everywhere = self._clients[peer]
         if port is None:
             port = DEFAULT_PORTS.get(scheme)
         answer = []
-        for number in self._with_host(canonical_host(host)):
-            rule = self.rules[number]
+        for rule in self._with_host(canonical_host(host), everywhere):
             if _holds(rule, scheme, method, client, user, port):
                 answer.append(rule)
                 if rule.path is None:
@@ -453,24 +534,24 @@ class RuleSet(dict[Question, tuple[Rule, ...]]):
             self[question] = tuple(answer)
         return tuple(answer)
 
-    def _with_host(self, host: bytes) -> list[int]:
-        """The numbers of the rules whose host condition holds, in order."""
-        rules = self.rules
-        found = set(self._names.get(host, ()))
+    def _with_host(self, host: bytes, everywhere: list[int]) -> Iterator[Rule]:
+        """The rules whose host condition holds, those `everywhere` among them, in order, each found when it is asked for."""
+        named = set(self._names.get(host, ()))
         name = host[-NAME_LENGTH - 1 :]  # no rule has a longer one
         at = name.find(b".")
         while at >= 0:
-            found.update(self._parents.get(name[at + 1 :], ()))
+            named.update(self._parents.get(name[at + 1 :], ()))
             at = name.find(b".", at + 1)
-        for number in self._everywhere:
-            hosts = rules[number].hosts
-            if hosts is None or hosts.match_glob(host):
-                found.add(number)
-        return sorted(found)
+        last = -1
+        for number in heapq.merge(sorted(named), everywhere):
+            rule = self.rules[number]
+            if number != last and (rule.hosts is None or number in named or rule.hosts.match_glob(host)):
+                yield rule
+            last = number  # a rule with names and globs is found by both
 
 
 def _holds(
-    rule: Rule, scheme: bytes, method: bytes, client: tuple[int, int] | None, user: str | None, port: int | None
+    rule: Rule, scheme: bytes, method: bytes, client: Address | None, user: str | None, port: int | None
 ) -> bool:
     """Whether every condition holds but those on host and path."""
     if rule.methods is not None and method not in rule.methods:
@@ -481,12 +562,16 @@ def _holds(
         return False
     if rule.users is not None and (user is None or (user not in rule.users and "*" not in rule.users)):
         return False
-    if rule.clients is None:
+    return _is_for(client, rule.clients)
+
+
+def _is_for(client: Address | None, networks: tuple[Network, ...] | None) -> bool:
+    if networks is None:
         return True
     if client is None:
         return False
     version, number = client
-    return any(version == one.version and number & one.mask == one.number for one in rule.clients)
+    return any(version == one.version and number & one.mask == one.number for one in networks)
 
 
 class AccessControl:
@@ -494,29 +579,29 @@ class AccessControl:
 
     def __init__(self, handler: Handler, rules: Sequence[Rule], default_allow: bool) -> None:
         self._handler = handler
-        self._default_allow = default_allow
-        self._rules = RuleSet(rules)
-        self._open = not rules and default_allow
+        self.replace(rules, default_allow)
 
     def replace(self, rules: Sequence[Rule], default_allow: bool) -> None:
         """Put other rules in force; exchanges that were let through go on."""
-        self._rules = RuleSet(rules)
-        self._default_allow = default_allow
+        self.rules = RuleSet(rules)
+        self.default_allow = default_allow
         self._open = not rules and default_allow
 
     def handle(self, exchange: Exchange) -> None:
         if not self._open:
-            rule = self._rules.first(exchange)
-            if not (self._default_allow if rule is None else rule.allow):
-                _refuse(exchange, rule)
+            rule = self.rules.first(exchange)
+            if not (self.default_allow if rule is None else rule.allow):
+                refuse(exchange, rule)
                 return
         self._handler.handle(exchange)
 
 
-def _refuse(exchange: Exchange, rule: Rule | None) -> None:
+def refuse(exchange: Exchange, rule: Rule | None) -> None:
+    """403, with a page that names the rule; None where no rule decided."""
     exchange.verdict = "denied"
     why = "no access rule allows this request" if rule is None else f"refused by the access rule: {rule}"
     # Plain text: a browser takes it for a page of the site that was asked for, and nothing of it may be markup there.
+    exchange.reason = why
     head, page = error_page(403, why)
     head.fields.add(b"X-Content-Type-Options", b"nosniff")
     head.fields.add(b"Cache-Control", b"no-store")

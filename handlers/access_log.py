@@ -7,13 +7,13 @@
 The time is the request's arrival, the bytes are the body's (or a tunnel's, to the client), `-` stands for what is not
 known, and status 499 for an exchange that ended before its answer began: the client left. A quote, a backslash and
 everything but visible ASCII and space is written as `\\xhh`, so that no value can end its field or its line. `json` is
-one object a line with every fact of the exchange. Credentials are in neither: fields that carry them are not logged,
-and userinfo is cut out of a Referer.
+one object a line with every fact of the exchange (json_log.py). Credentials are in neither: fields that carry them are
+not logged, and userinfo is cut out of targets and of a Referer.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 import os
 import re
@@ -21,8 +21,8 @@ import select
 import stat
 import time
 from collections.abc import Callable
-from typing import Any
 
+from handlers.json_log import CLIENT_LEFT, json_line, note_head, without_userinfo
 from reactor.errors import ConfigError
 from reactor.exchange import Exchange, Handler
 from reactor.loop import WRITE, Reactor, Timer
@@ -35,13 +35,11 @@ BACKLOG_BYTES = 1024 * 1024  # lines that wait for a pipe whose reader is slow: 
 CLOSE_SECONDS = 1.0  # how long `close` waits for such a reader
 MEMO_WORDS = 1024  # rendered peers, users, verdicts and user agents; at the limit the memo starts anew
 MEMO_WORD_LENGTH = 256  # bytes; longer ones are rendered each time
-CLIENT_LEFT = 499  # nginx's own status for an exchange that ended before its answer began
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _PLAIN = bytes(octet for octet in range(0x20, 0x7F) if octet not in b'"\\@')  # what needs no second look
 _SPECIAL = re.compile(rb"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 _SPECIAL_IN_WORD = re.compile(rb"[^\x21\x23-\x5b\x5d-\x7e]")
-_USERINFO = re.compile(rb"(?<=://)[^/?#]*@")
 
 
 class AccessLog:
@@ -52,7 +50,8 @@ class AccessLog:
         make = _FORMATS.get(format)
         if make is None:
             raise ConfigError(f"unknown log format {format!r}: {' or '.join(_FORMATS)}")
-        self._handler = handler
+        self.timed = format == "json"  # it tells what only the connections of a timed server note
+        self._handler = _Answers(handler) if self.timed else handler
         self._render = make()
         self._write = sink.write
 
@@ -65,18 +64,20 @@ class AccessLog:
         self._write(self._render(exchange))
 
 
+class _Answers:
+    """Has the heads of answers noted."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def handle(self, exchange: Exchange) -> None:
+        if exchange.timing is not None:
+            exchange.map_head(note_head)
+        self._handler.handle(exchange)
+
+
 def _escape(value: bytes, special: re.Pattern[bytes] = _SPECIAL) -> bytes:
     return special.sub(lambda match: b"\\x%02x" % ord(match[0]), value)
-
-
-def _without_userinfo(uri: bytes) -> bytes:
-    """A URI, or a path that has one in it, without a password that may stand there (RFC 9110 section 4.2.4)."""
-    return _USERINFO.sub(b"", uri) if b"@" in uri else uri
-
-
-def _arrival(exchange: Exchange) -> float:
-    """When the request came, in seconds since the epoch."""
-    return exchange.reactor.wall - (exchange.reactor.now - exchange.started)
 
 
 class _Words(dict[str | bytes | None, bytes]):
@@ -109,7 +110,7 @@ class Combined:
         index = request.fields.index
         target, referer = request.target, index.get(b"referer", b"-")
         if (target + referer).translate(None, _PLAIN):
-            target, referer = _escape(_without_userinfo(target)), _escape(_without_userinfo(referer))
+            target, referer = _escape(without_userinfo(target)), _escape(without_userinfo(referer))
         took = exchange.finished - exchange.started
         arrival = exchange.reactor.wall - took
         if not self._since <= arrival < self._until:
@@ -141,47 +142,6 @@ def stamp(second: int) -> bytes:
     day = f"{at.tm_mday:02}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year}"
     clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
     return f"{day}:{clock} {sign}{minutes // 60:02}{minutes % 60:02}".encode("ascii")
-
-
-def json_line(exchange: Exchange) -> bytes:
-    """One JSON object: times in milliseconds, bytes of the bodies each way, null for what is not known."""
-    return _encode(_facts(exchange)).encode("ascii") + b"\n"
-
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # its default escapes everything beyond ASCII
-
-
-def _facts(exchange: Exchange) -> dict[str, Any]:
-    arrival = _arrival(exchange)
-    started = exchange.started
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(arrival))
-    facts = {
-        "time": f"{stamp}.{int(arrival % 1 * 1000):03}Z",  # RFC 3339
-        "client": exchange.peer,
-        "user": exchange.user,
-        "status": exchange.status or CLIENT_LEFT,
-        "verdict": exchange.verdict,
-        "upstream": exchange.upstream,
-        "failure": exchange.failure,
-        "bytes_in": exchange.bytes_in,
-        "bytes_out": exchange.bytes_out,
-        "head_ms": round((exchange.head_sent - started) * 1000, 3) if exchange.status else None,
-        "duration_ms": round((exchange.finished - started) * 1000, 3),
-    }
-    request = exchange.request
-    if request is not None:
-        facts["method"] = _text(request.method)
-        facts["scheme"] = _text(request.scheme or exchange.scheme)
-        facts["authority"] = _text(request.authority)
-        facts["target"] = _text(_without_userinfo(request.target))
-        facts["version"] = f"1.{request.version - 10}"
-        facts["referer"] = _text(_without_userinfo(request.fields.get(b"referer") or b"")) or None
-        facts["user_agent"] = _text(request.fields.get(b"user-agent") or b"") or None
-    return facts
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "backslashreplace")
 
 
 _FORMATS: dict[str, Callable[[], Callable[[Exchange], bytes]]] = {
@@ -327,6 +287,8 @@ class Sink:
             select.select((), (self._fd,), (), left)
             self.flush()
         self._give_up_rest("the reader is too slow")
+        if self._losing:
+            log.warning("access log %s: %d lines were lost", self.path, self._losing)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -351,6 +313,17 @@ def _open(path: str) -> int:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o640)
     except OSError as error:
         raise ConfigError(f"access log {path}: {error.strerror}") from None
+
+
+def check_path(path: str) -> None:
+    """Raises the ConfigError that a Sink would, and makes nothing."""
+    if path != "-" and not os.path.exists(path):
+        folder = os.path.dirname(path) or "."
+        if os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return  # the file would be made there
+        why = errno.EACCES if os.path.isdir(folder) else errno.ENOTDIR if os.path.exists(folder) else errno.ENOENT
+        raise ConfigError(f"access log {path}: {os.strerror(why)}")
+    os.close(_open(path))
 
 
 def _poll_for_room(fd: int) -> select.poll | None:

@@ -21,19 +21,31 @@ from typing import Any, TypeVar
 
 from handlers import builtin
 from handlers.calls import BodyReader, Call, Endpoint, Receive, ReceiveFile, problem_of
+from handlers.cors import Cors
 from handlers.pages import KNOWN_METHODS
-from handlers.responses import PENDING, Channel, Event, Pause, Problem, Response, event_stream, render
+from handlers.responses import (
+    PENDING,
+    Channel,
+    Event,
+    JsonHeads,
+    Pause,
+    Problem,
+    Response,
+    encode_json,
+    event_stream,
+    render,
+)
 from handlers.routes import Route, Routes
 from reactor.errors import ProtocolError
 from reactor.exchange import Body, Exchange, Head
-from reactor.http.fields import Fields
 
 BODY = 1024 * 1024  # bytes of a request's body that is held whole, unless a route says otherwise: 413 beyond
-PREFLIGHT_SECONDS = 600  # how long a browser may remember what CORS allows
 
 __all__ = [
     "PENDING", "Api", "Call", "Channel", "Event", "Pause", "Problem", "Response", "builtin_api", "event_stream",
 ]  # fmt: skip
+
+_NO_PARAMS: dict[str, Any] = {}  # of a path without any; nobody changes it
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,7 +61,8 @@ class Api:
         self.requests = 0
         self.answers = [0] * 6  # by the first digit of their status
         self._limit = limit
-        self._cors = frozenset(origin.encode("ascii") for origin in ([cors] if isinstance(cors, str) else cors))
+        self._json_heads = JsonHeads()
+        self._cors = Cors(cors) if cors else None
 
     # Registration.
 
@@ -110,7 +123,7 @@ class Api:
         endpoint = route.methods.get(request.method) if route is not None else None
         if endpoint is None:
             return self._search(exchange, path)
-        self._begin(exchange, endpoint, {})
+        self._begin(exchange, endpoint, _NO_PARAMS)
         return True
 
     def answer_not_found(self, exchange: Exchange) -> None:
@@ -138,10 +151,7 @@ class Api:
 
     def _other_method(self, exchange: Exchange, method: bytes, allow: bytes) -> None:
         if method == b"OPTIONS":
-            head = Head(204, [(b"Allow", allow)])
-            if self._cors and b"access-control-request-method" in exchange.request.fields:
-                _allow_preflight(head.fields, exchange.request.fields, allow)
-            self._send(exchange, head, b"")
+            self._send(exchange, Head(204, [(b"Allow", allow)]), b"")
         elif method in KNOWN_METHODS:
             detail = f"{method.decode('ascii')} is not allowed here, only {allow.decode('ascii')}."
             self._answer_problem(exchange, Problem(405, detail, [(b"Allow", allow)]))
@@ -151,52 +161,59 @@ class Api:
     def _begin(self, exchange: Exchange, endpoint: Endpoint, params: dict[str, Any]) -> None:
         self.requests += 1
         body = exchange.body
-        if type(body) is bytes and endpoint.receive is None and endpoint.files is None and len(body) <= endpoint.limit:
+        streamed = endpoint.receive is not None or endpoint.files is not None
+        if streamed or type(body) is not bytes or len(body) > endpoint.limit:
+            BodyReader(Call(self, exchange, endpoint, params)).begin(body)
+        elif endpoint.takes_call:
             self.run(Call(self, exchange, endpoint, params, body))
         else:
-            BodyReader(Call(self, exchange, endpoint, params)).begin(body)
+            self._run_without(exchange, endpoint, params)
 
     def run(self, call: Call) -> None:
-        endpoint = call.endpoint
+        endpoint, params = call.endpoint, call.params
+        if not endpoint.takes_call:
+            self._run_without(call.exchange, endpoint, params)
+            return
         try:
-            if endpoint.names:
-                params = call.params
-                named = {name: params[name] for name in endpoint.names}
-                value = endpoint.function(call, **named) if endpoint.takes_call else endpoint.function(**named)
-            else:
-                value = endpoint.function(call) if endpoint.takes_call else endpoint.function()
+            value = endpoint.function(call, **{name: params[name] for name in endpoint.names})
         except Problem as problem:
             value = problem.response()
-        if value is not PENDING:
-            self.answer(call, value)
+        self._answer(call.exchange, value)
+
+    def _run_without(self, exchange: Exchange, endpoint: Endpoint, params: dict[str, Any]) -> None:
+        """A function that does not take the call: where its body is there too, none is made."""
+        try:
+            if endpoint.names:
+                value = endpoint.function(**{name: params[name] for name in endpoint.names})
+            else:
+                value = endpoint.function()
+        except Problem as problem:
+            value = problem.response()
+        self._answer(exchange, value)
 
     # Answers.
 
     def answer(self, call: Call, value: Any) -> None:
-        head, body = render(value, call.exchange.reactor)
-        self._send(call.exchange, head, body)
+        self._answer(call.exchange, value)
+
+    def _answer(self, exchange: Exchange, value: Any) -> None:
+        kind = type(value)
+        if (kind is dict or kind is list) and self._cors is None:
+            body: Body = encode_json(value)
+            self.answers[2] += 1
+            exchange.respond(self._json_heads.head(exchange.reactor.wall, len(body)), body)  # type: ignore[arg-type]
+        elif value is not PENDING:
+            head, body = render(value, exchange.reactor)
+            self._send(exchange, head, body)
 
     def _answer_problem(self, exchange: Exchange, problem: Problem) -> None:
-        head, body = render(problem.response(), exchange.reactor)
-        self._send(exchange, head, body)
+        self._answer(exchange, problem.response())
 
     def _send(self, exchange: Exchange, head: Head, body: Body) -> None:
         self.answers[head.status // 100] += 1
-        if self._cors:
-            head = self._with_cors(exchange, head)
+        if self._cors is not None:
+            head = self._cors.map_head(exchange, head)
         exchange.respond(head, body)
-
-    def _with_cors(self, exchange: Exchange, head: Head) -> Head:
-        """The Fetch standard's CORS protocol: which pages may read this."""
-        head = head.edited()
-        if b"*" in self._cors:
-            head.fields.set(b"Access-Control-Allow-Origin", b"*")
-            return head
-        head.fields.add(b"Vary", b"Origin")
-        origin = exchange.request.fields.get(b"origin")
-        if origin in self._cors:
-            head.fields.set(b"Access-Control-Allow-Origin", origin)
-        return head
 
 
 def _signature(function: Callable[..., Any], names: list[str]) -> tuple[bool, tuple[str, ...]]:
@@ -221,15 +238,6 @@ def _allow(methods: Iterable[bytes]) -> bytes:
         names.setdefault(b"HEAD")
     names.setdefault(b"OPTIONS")
     return b", ".join(names)
-
-
-def _allow_preflight(fields: Fields, asked: Fields, allow: bytes) -> None:
-    fields.add(b"Access-Control-Allow-Methods", allow)
-    wanted = asked.get(b"access-control-request-headers")
-    if wanted is not None:
-        fields.add(b"Access-Control-Allow-Headers", wanted)
-    fields.add(b"Access-Control-Max-Age", b"%d" % PREFLIGHT_SECONDS)
-    fields.add(b"Vary", b"Access-Control-Request-Headers")
 
 
 def builtin_api(facts: Callable[[], dict[str, Any]] | None = None) -> Api:

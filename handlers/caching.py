@@ -36,6 +36,7 @@ from reactor.exchange import Body, Exchange, Handler, Head, Source, error_page
 from reactor.http.fields import Fields
 from reactor.http.parser import Request
 from reactor.loop import Reactor
+from reactor.timing import FetchTimes
 
 log = logging.getLogger("handlers.caching")
 
@@ -87,6 +88,9 @@ class Caching:
         except ProtocolError:
             self.handler.handle(exchange)  # a target with no origin is nothing to store
             return
+        if request.upgrade is not None and request.method == b"GET":  # nothing that is stored is an answer to that
+            self.pass_on(exchange, key, "bypass")
+            return
         found = self.store.get(key)
         if type(found) is tuple:
             self.decide(exchange, key, found)
@@ -97,10 +101,13 @@ class Caching:
         """Answer, wait or forward, now that the stored responses are known."""
         now = exchange.reactor.wall
         if not entries and key in self._unstorable and self._goes_alone(exchange.request, key):
+            exchange.reason = "what came a moment ago could not be stored"
             self.pass_on(exchange, key, "uri-miss")
             return
         verdict = lookup(exchange.request, entries, now, self.policy)
         kind = type(verdict)
+        if exchange.timing is not None:
+            exchange.reason = f"{verdict.reason} ({verdict.section})"
         if kind is Hit:
             self._hit(exchange, verdict.entry, verdict.special)  # type: ignore[union-attr]
         elif kind is Stale:
@@ -122,13 +129,11 @@ class Caching:
         exchange.verdict = "hit"
         entry.store.visited = True
         now = exchange.reactor.wall
-        elapsed = now - entry.response_time  # negative where the clock was set back
-        age = int(entry.initial_age + elapsed) if elapsed > 0.0 else int(entry.initial_age)
         rendered = entry.rendered
         if rendered is None:
-            rendered = entry.rendered = Rendered(entry, age, hit_status(self.name, entry.ttl(now)))
-        elif rendered.age != age:
-            rendered.renew(entry, age, hit_status(self.name, entry.ttl(now)))
+            rendered = entry.rendered = Rendered(entry, now, hit_status(self.name, entry.ttl(now)))
+        elif not rendered.since <= now < rendered.until:
+            rendered.renew(entry, now, hit_status(self.name, entry.ttl(now)))
         if special:
             answer_conditionally(exchange, entry, rendered.head, now)
             return
@@ -140,7 +145,7 @@ class Caching:
         exchange.verdict = "stale"
         entry, now = stale.entry, exchange.reactor.wall
         entry.store.visited = True
-        rendered = Rendered(entry, entry.age(now), stale_status(self.name, entry.ttl(now), stale.why))
+        rendered = Rendered(entry, now, stale_status(self.name, entry.ttl(now), stale.why))
         answer_conditionally(exchange, entry, rendered.head, now)
 
     # To the handler.
@@ -148,14 +153,14 @@ class Caching:
     def pass_on(self, exchange: Exchange, key: bytes, fwd: str) -> None:
         if fwd == "method":
             exchange.map_head(self._note_method)
-            if exchange.request.method == b"POST":
-                exchange.verdict = "pass"
-                posted = partial(self._posted, exchange, key)
-                self.handler.handle(exchange.derive(exchange.request, exchange.body, posted, self._post_ended))
-                return
         else:
             exchange.map_head((self._notes_in_vain if exchange.verdict in _WAITED else self._notes)[fwd])
         exchange.verdict = "pass"
+        if exchange.timing is not None:
+            exchange.timing.fetch = FetchTimes()  # it may have waited for another's before
+        if exchange.request.method == b"POST":
+            posted = partial(self._posted, exchange, key)
+            exchange = exchange.derive(exchange.request, exchange.body, posted, self._post_ended)
         self.handler.handle(exchange)
 
     def _note(self, status: bytes, exchange: Exchange, head: Head) -> Head:
@@ -277,7 +282,7 @@ class Caching:
             self.pass_on(exchange, key, verdict.fwd)
             return
         ranged = b"range" in fields and type(verdict) is Miss and not self.policy.fetch_whole
-        if request.method != b"GET" or request.upgrade is not None or ranged and not self.policy.store_partial:
+        if request.method != b"GET" or ranged and not self.policy.store_partial:
             self.pass_on(exchange, key, verdict.fwd)
             return
         under_way = self.fetches.get(key, ())

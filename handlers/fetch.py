@@ -1,321 +1,259 @@
-"""The client role: URLs are fetched one after the other over kept connections, as curl would."""
+"""Fetching for scripts: a call that returns when the answer is there, on a loop of its own.
+
+    response = fetch("http://example.com/things?id=1")
+    response.raise_for_status()
+    print(response.status, response.json())
+
+    with Session() as session:                          # several, over kept connections
+        for url in urls:
+            with session.fetch(url, stream=True) as response:
+                for piece in response.iter_bytes():
+                    …
+
+What fails raises FetchFailed (reactor/errors.py). For requests on a loop that runs already, see handlers/client.py.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
-from urllib.parse import urljoin
+import base64
+import json as json_module
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
-from reactor.client import Call, Pool
-from reactor.errors import BodyCutShort, ProtocolError, ReactorError, UpstreamError
-from reactor.exchange import PULL, Body, Source
-from reactor.http.fields import Fields
-from reactor.http.parser import Response
-from reactor.http.uri import Origin, origin_of, split_absolute
-from reactor.http.writer import request_line, status_line
+from reactor.client import ClientLimits, Pool
+from reactor.connector import Connector
+from reactor.errors import BodyCutShort, ContentError, FetchFailed, StatusError, TimedOut
+from reactor.exchange import PULL, Source
+from reactor.http.fields import Fields, Text
+from reactor.http.parameters import split_parameters
+from reactor.http.parser import Response as Head
 from reactor.loop import Reactor
+from reactor.resolver import Resolver
 
-USER_AGENT = b"reactor"
-MAX_REDIRECTS = 50  # followed for one URL, as curl does; exit 47 beyond
+from handlers.bodies import as_body
+from handlers.client import REDIRECTS, Client, Hop, Transfer, Watcher
+from handlers.upstreams import Upstream
 
-# Exit codes, as curl's.
-OK = 0
-UNSUPPORTED_SCHEME = 1
-BAD_URL = 3
-NOT_RESOLVED = 6
-NOT_CONNECTED = 7
-PARTIAL = 18
-HTTP_ERROR = 22
-WRITE_ERROR = 23
-TIMED_OUT = 28
-TOO_MANY_REDIRECTS = 47
-NO_ANSWER = 52
-BROKEN = 56
-
-_CREDENTIALS = (b"authorization", b"cookie")
+MAX_BODY = 256 * 1024 * 1024  # bytes of a body that is held whole, after decoding; a longer one fails: stream it
 
 
-@dataclass(frozen=True, slots=True)
-class FetchOptions:
-    """What the command line asked for; `fields` are (name, value) pairs, a value of None takes the default away."""
+class Response:
+    """An answer: `status`, `reason`, `fields`, the `url` it came from after redirects, and the `history` of those.
 
-    urls: Sequence[str]
-    method: str | None = None
-    fields: Sequence[tuple[str, str | None]] = ()
-    data: bytes | None = None
-    output: str | None = None
-    include: bool = False
-    head: bool = False
-    verbose: bool = False
-    proxy: Origin | None = None
-    location: bool = False
-    fail: bool = False
-
-
-class FetchFailed(ReactorError):
-    """One URL could not be fetched; `code` is the exit status."""
-
-    def __init__(self, reason: str, code: int) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-@dataclass(slots=True)
-class _Target:
-    """What is asked for next; a redirect makes another."""
-
-    url: str
-    method: bytes
-    fields: Fields
-    body: bytes
-
-
-class Fetch:
-    """Fetches every URL in order; `on_done(exit_code)` is called from the loop, with the first failure's code."""
-
-    def __init__(
-        self,
-        reactor: Reactor,
-        pool: Pool,
-        options: FetchOptions,
-        on_done: Callable[[int], object],
-        out: BinaryIO | None = None,
-        err: BinaryIO | None = None,
-    ) -> None:
-        self.reactor = reactor
-        self.pool = pool
-        self.options = options
-        self.on_done = on_done
-        self.code = OK
-        self._out = out if out is not None else sys.stdout.buffer
-        self._err = err if err is not None else sys.stderr.buffer
-        self._urls = iter(options.urls)
-        self._file: BinaryIO | None = None  # where -o sends the bodies
-        self._target: _Target | None = None
-        self._call: Call | None = None
-        self._body: Source | None = None
-        self._redirects = 0
-        self._stopped = False
-
-    def start(self) -> None:
-        self.reactor.call_soon(self._next_url)
-
-    def stop(self) -> None:
-        """Give up what is running; `on_done` is not called any more."""
-        self._stopped = True
-        if self._call is not None:
-            self._call.abort()
-        if self._body is not None:
-            self._body.close()
-        if self._file is not None:
-            self._file.close()
-
-    def failed(self, error: Exception) -> None:
-        """A callback raised (logged by the loop)."""
-        self._done_with_url(FetchFailed(str(error), BROKEN))
-
-    # Requests.
-
-    def _next_url(self) -> None:
-        if self._stopped:
-            return
-        url = next(self._urls, None)
-        if url is None:
-            if self._file is not None:
-                self._file.close()
-            self.on_done(self.code)
-            return
-        self._redirects = 0
-        try:
-            self._send(self._first_target(url))
-        except FetchFailed as error:
-            self._done_with_url(error)
-
-    def _first_target(self, url: str) -> _Target:
-        options = self.options
-        method = b"HEAD" if options.head else b"GET" if options.data is None else b"POST"
-        if options.method is not None:
-            method = options.method.encode("ascii", "replace")
-        fields = Fields([(b"User-Agent", USER_AGENT), (b"Accept", b"*/*")])
-        if options.data is not None:
-            fields.add(b"Content-Type", b"application/x-www-form-urlencoded")
-        fields.remove(*[name.lower().encode("latin-1") for name, _ in options.fields])
-        for name, value in options.fields:
-            if value is not None:
-                fields.add(name, value)
-        return _Target(url if "://" in url else "http://" + url, method, fields, options.data or b"")
-
-    def _send(self, target: _Target) -> None:
-        """Raises FetchFailed where the URL cannot be asked for."""
-        self._target = target
-        origin, path = _split(target.url)
-        fields = target.fields
-        host = fields.get(b"host") or origin.authority
-        if self.options.proxy is not None:
-            path = bytes(origin) + path
-        rest = fields.copy()
-        rest.remove(b"host", b"content-length", b"transfer-encoding")  # the connection frames the body it has
-        try:
-            line = request_line(target.method, path)
-        except ProtocolError as error:
-            raise FetchFailed(f"{target.url}: {error}", BAD_URL) from None
-        head = line + b"Host: %b\r\n" % host + rest.wire()
-        self._call = self.pool.call(self.options.proxy or origin, target.method, head, target.body, self)
-        if self.options.verbose:
-            self._say(b"> ", head + b"\r\n")
-
-    # What the call tells.
-
-    def call_informed(self, call: Call, response: Response) -> None:
-        if self.options.verbose:
-            self._say(b"< ", _head_text(response))
-
-    def call_failed(self, call: Call, error: UpstreamError) -> None:
-        self._call = None
-        self._done_with_url(FetchFailed(str(error), _exit_code(error)))
-
-    def call_responded(self, call: Call, response: Response, body: Body) -> None:
-        self._call = None
-        options = self.options
-        if options.verbose:
-            self._say(b"< ", _head_text(response))
-        if response.status == 101:
-            self._done_with_url(FetchFailed("the server switched to a protocol that is not spoken here", BROKEN))
-            return
-        try:
-            follow = self._redirect(response) if options.location else None
-            if follow is not None:
-                _drop(body)
-                self._redirects += 1
-                self._send(follow)
-                return
-            if options.fail and response.status >= 400:
-                _drop(body)
-                raise FetchFailed(f"the server answered {response.status}", HTTP_ERROR)
-            if options.include or options.head:
-                self._write(_head_text(response))
-            self._take(body)
-        except FetchFailed as error:
-            _drop(body)
-            self._done_with_url(error)
-
-    def _redirect(self, response: Response) -> _Target | None:
-        """RFC 9110 section 15.4: what to ask for next, or None."""
-        location = response.fields.get(b"location")
-        target = self._target
-        if location is None or target is None or response.status not in (301, 302, 303, 307, 308):
-            return None
-        if self._redirects >= MAX_REDIRECTS:
-            raise FetchFailed(f"more than {MAX_REDIRECTS} redirects", TOO_MANY_REDIRECTS)
-        try:
-            url = urljoin(target.url, location.decode("latin-1"))
-        except ValueError as error:
-            raise FetchFailed(f"redirected to {location!r}: {error}", BAD_URL) from None
-        method, body, fields = target.method, target.body, target.fields.copy()
-        changes = response.status == 303 and method != b"HEAD" or response.status in (301, 302) and method == b"POST"
-        if changes:
-            method, body = b"GET", b""
-            fields.remove(b"content-type", b"content-length")
-        if _split(url)[0] != _split(target.url)[0]:
-            fields.remove(b"host", *_CREDENTIALS)
-        return _Target(url, method, fields, body)
-
-    # Bodies.
-
-    def _take(self, body: Body) -> None:
-        if isinstance(body, Source):
-            self._body = body
-            body.on_ready = self._pull
-            self._pull()
-        else:
-            self._write(body)
-            self._done_with_url(None)
-
-    def _pull(self) -> None:
-        body = self._body
-        if body is None:
-            return
-        try:
-            while (data := body.pull(PULL)) is not None:
-                if not len(data):
-                    self._done_with_url(None)
-                    return
-                self._write(data)
-        except BodyCutShort as error:
-            self._done_with_url(FetchFailed(str(error), PARTIAL))
-        except FetchFailed as error:
-            self._done_with_url(error)
-
-    def _write(self, data: bytes | memoryview) -> None:
-        try:
-            if self.options.output is not None and self._file is None:
-                self._file = open(self.options.output, "wb")
-            (self._file or self._out).write(data)
-            (self._file or self._out).flush()
-        except OSError as error:
-            raise FetchFailed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
-
-    def _done_with_url(self, error: FetchFailed | None) -> None:
-        body, self._body = self._body, None
-        if body is not None:
-            body.close()
-        if error is not None:
-            self._err.write(f"reactor: {self._target.url if self._target else ''}: {error}\n".encode())
-            self._err.flush()
-            self.code = self.code or error.code
-        self.reactor.call_soon(self._next_url)
-
-    def _say(self, mark: bytes, head: bytes) -> None:
-        lines = head.split(b"\r\n")[:-1]
-        self._err.write(b"".join(mark + line + b"\n" for line in lines))
-        self._err.flush()
-
-
-def _split(url: str) -> tuple[Origin, bytes]:
-    """The origin and the path with its query; raises FetchFailed."""
-    try:
-        scheme, authority, path = split_absolute(url.partition("#")[0].encode("ascii"))
-        if scheme != b"http":
-            raise FetchFailed(f"{url}: only http:// is spoken", UNSUPPORTED_SCHEME)
-        if any(octet <= 32 for octet in path):
-            raise ProtocolError("white space in the URL")
-        return origin_of(scheme, authority), path
-    except (ProtocolError, UnicodeEncodeError) as error:
-        raise FetchFailed(f"{url!r}: not a URL: {error}", BAD_URL) from None
-
-
-def _drop(body: Body) -> None:
-    if isinstance(body, Source):
-        body.close()
-
-
-def _head_text(response: Response) -> bytes:
-    return status_line(response.status, response.reason) + response.fields.wire() + b"\r\n"
-
-
-def _exit_code(error: UpstreamError) -> int:
-    if error.status == 504:
-        return TIMED_OUT
-    if error.phase == "resolve":
-        return NOT_RESOLVED
-    if error.phase == "connect":
-        return NOT_CONNECTED
-    return NO_ANSWER if "without an answer" in error.reason else BROKEN
-
-
-def read_data(text: str) -> bytes:
-    """The argument of -d: itself, or with `@` the bytes of a file (`@-`: standard input), line ends removed as curl does.
-
-    Raises OSError.
+    The body is `body`, `text()` or `json()`; with `stream` it is pulled by `iter_bytes()` or `read(size)` instead, and then
+    not kept; `close()`, or leaving the `with` block, ends what is not wanted any more.
     """
-    if not text.startswith("@"):
-        return os.fsencode(text)
-    if text == "@-":
-        data = sys.stdin.buffer.read()
-    else:
-        with open(text[1:], "rb") as file:
-            data = file.read()
-    return data.replace(b"\r", b"").replace(b"\n", b"")
+
+    def __init__(self, session: Session, transfer: Transfer, head: Head, own_session: bool) -> None:
+        self.status = head.status
+        self.reason = head.reason.decode("latin-1")
+        self.fields: Fields = head.fields
+        self.url = transfer.url
+        self.history: list[Hop] = transfer.history
+        self.trailers: Fields | None = None  # there after the body's end
+        self._session = session
+        self._transfer = transfer
+        self._own_session = own_session
+        self._content: bytes | None = None
+        self._read = 0  # bytes of it that were read
+        if isinstance(transfer.body, bytes):
+            self._content = transfer.body
+            self._ended()
+
+    @property
+    def ok(self) -> bool:
+        return self.status < 400
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the start to the body's end, or until now."""
+        return self._transfer.elapsed
+
+    @property
+    def body(self) -> bytes:
+        """All of it; raises FetchFailed where it is cut short, broken, or longer than MAX_BODY."""
+        if self._content is None:
+            pieces, size = [], 0
+            for piece in self.iter_bytes():
+                pieces.append(piece)
+                size += len(piece)
+                if size > MAX_BODY:
+                    self.close()
+                    raise self._failure(f"the body is longer than {MAX_BODY} bytes: it is to be streamed", "body")
+            self._content = b"".join(pieces)
+        return self._content
+
+    def text(self) -> str:
+        """The body by its charset, UTF-8 where none is said; what does not fit becomes U+FFFD."""
+        _, parameters = split_parameters(self.fields.get(b"content-type") or b"")
+        charset = parameters.get(b"charset", b"utf-8").decode("latin-1")
+        try:
+            return self.body.decode(charset, "replace")
+        except LookupError:
+            return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The body as JSON; raises ValueError."""
+        return json_module.loads(self.body)
+
+    def read(self, size: int = PULL) -> bytes:
+        """At most `size` bytes of a streamed body, none at its end; waits for the first of them. Raises FetchFailed."""
+        if self._content is not None:
+            piece = self._content[self._read : self._read + size]
+            self._read += len(piece)
+            return piece
+        source = self._transfer.body
+        assert isinstance(source, Source)
+        try:
+            while (data := source.pull(size)) is None:
+                self._session.reactor.turn()
+        except BodyCutShort as error:
+            self._ended()
+            kind = TimedOut if error.status == 504 else FetchFailed
+            phase = "content" if isinstance(error, ContentError) else "body"
+            raise kind(error.reason, phase, self.url, self._transfer.address, self.elapsed) from None
+        if not len(data):
+            self.trailers = source.trailers
+            self._content = b""
+            self._ended()
+        return bytes(data)
+
+    def iter_bytes(self, size: int = PULL) -> Iterator[bytes]:
+        """The body in pieces of at most `size` bytes, as they come."""
+        while piece := self.read(size):
+            yield piece
+
+    def raise_for_status(self) -> Response:
+        """Itself; raises StatusError for a status of 400 and above."""
+        if self.status >= 400:
+            self.close()
+            raise StatusError(self.status, self.reason, self.url, self._transfer.address, self.elapsed)
+        return self
+
+    def close(self) -> None:
+        """Give up what is not read yet."""
+        if isinstance(self._transfer.body, Source):
+            self._transfer.body.close()
+        self._ended()
+
+    def _ended(self) -> None:
+        if self._own_session:
+            self._session.close()
+
+    def _failure(self, reason: str, phase: str) -> FetchFailed:
+        return FetchFailed(reason, phase, self.url, self._transfer.address, self.elapsed)
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.url}>"
+
+
+class Session:
+    """Fetches over kept connections, on a loop of its own that turns only while something is waited for.
+
+    `proxy` is a URL `http://host:port`. `limits` has the deadlines of each phase (reactor/client.py). Raises ConfigError.
+    """
+
+    def __init__(self, proxy: str | None = None, limits: ClientLimits = ClientLimits()) -> None:
+        origin = Upstream.parse(proxy).origin if proxy is not None else None
+        self.reactor = Reactor()
+        self._resolver = Resolver(self.reactor)
+        self._pool = Pool(self.reactor, Connector(self.reactor, self._resolver), limits)
+        self._client = Client(self._pool, origin)
+        self._closed = False
+
+    def fetch(
+        self,
+        url: str,
+        method: str | None = None,
+        *,
+        fields: Iterable[tuple[Text, Text | None]] = (),
+        body: Any = b"",
+        json: Any = None,
+        user: tuple[str, str] | None = None,
+        stream: bool = False,
+        into: BinaryIO | None = None,
+        redirects: int | None = REDIRECTS,
+        retries: int = 0,
+        timeout: float | None = None,
+        decode: bool = True,
+        watcher: Watcher | None = None,
+    ) -> Response:
+        """The answer to one request; raises FetchFailed where there is none, whatever its status.
+
+        The method is GET, with a body POST. `fields` are (name, value) pairs, a value of None takes a default away. `body` is
+        bytes, text, an open file, an iterable of bytes or a Source; `json` is sent as JSON; `user` is a name and a password
+        (RFC 7617). `stream` returns with the head, `into` writes the body to a file. The others: Client.request.
+        """
+        pairs = list(fields)
+        if json is not None:
+            body = json_module.dumps(json).encode()
+            pairs = [("Content-Type", "application/json"), *pairs]
+        if user is not None:
+            pairs.append(("Authorization", basic(*user)))
+        content = as_body(body)
+        method = method or ("GET" if content == b"" and json is None else "POST")
+        self.reactor.turn(0.0)  # the clock stood still since the last fetch, and kept connections may have been closed
+        ended: list[FetchFailed | None] = []
+        transfer = self._client.request(
+            method, url, lambda _: ended.append(None), lambda _, error: ended.append(error),
+            pairs, content, redirects, retries, timeout, decode, None, watcher,
+        )  # fmt: skip
+        try:
+            while not ended:
+                self.reactor.turn()
+        except BaseException:  # KeyboardInterrupt above all: what nobody waits for must not run on
+            transfer.abort()
+            raise
+        if ended[0] is not None:
+            raise ended[0]
+        assert transfer.response is not None
+        return self._taken(Response(self, transfer, transfer.response, False), stream, into)
+
+    def _taken(self, response: Response, stream: bool, into: BinaryIO | None) -> Response:
+        if into is not None:
+            for piece in response.iter_bytes():
+                into.write(piece)
+        elif not stream:
+            response.body  # noqa: B018
+        return response
+
+    def close(self) -> None:
+        """Close every connection; idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._pool.close()
+            self._pool.abort()
+            self._resolver.close()
+            self.reactor.turn(0.0)
+            self.reactor.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def fetch(url: str, method: str | None = None, *, proxy: str | None = None, limits: ClientLimits = ClientLimits(), **options: Any) -> Response:
+    """One request on a loop of its own; the options are those of Session.fetch. Raises FetchFailed and ConfigError."""
+    session = Session(proxy, limits)
+    try:
+        response = session.fetch(url, method, **options)
+    except BaseException:
+        session.close()
+        raise
+    response._own_session = True
+    if not isinstance(response._transfer.body, Source) or response._content is not None:
+        session.close()
+    return response
+
+
+def basic(name: str, password: str) -> str:
+    """The value of Authorization or Proxy-Authorization by RFC 7617, in UTF-8."""
+    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode("ascii")

@@ -24,7 +24,8 @@ _POLICY = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form
 KNOWN_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))
 
 _STYLE = """\
-:root{color-scheme:light dark;--ink:#1c2024;--soft:#68717a;--line:#e4e7ea;--back:#fff;--tint:#f5f7f9;--link:#0b62c4}
+:root{color-scheme:light dark;--ink:#1c2024;--soft:#68717a;--line:#e4e7ea;--back:#fff;--tint:#f5f7f9;--link:#0b62c4;
+--folder:#e0a63c}
 @media(prefers-color-scheme:dark){
 :root{--ink:#e7eaed;--soft:#98a2ad;--line:#2e343a;--back:#15181b;--tint:#1d2125;--link:#74b0ff}}
 *{box-sizing:border-box}body{margin:0;background:var(--back);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
@@ -35,8 +36,11 @@ a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}p{col
 table{width:100%;border-collapse:collapse}th,td{padding:.45rem .75rem;text-align:left;border-bottom:1px solid var(--line)}
 th{font-size:.85rem;font-weight:600;white-space:nowrap}th a{color:var(--soft)}tbody tr:hover{background:var(--tint)}
 td{overflow-wrap:anywhere}.n{text-align:right;white-space:nowrap;color:var(--soft);font-variant-numeric:tabular-nums}
-td.n{font-size:.9rem}th.n a{color:var(--soft)}.d a::before{content:"\\1F4C1\\FE0F";margin-right:.5em}
-.f a::before{content:"\\1F4C4\\FE0F";margin-right:.5em}
+td.n{font-size:.9rem}th.n a{color:var(--soft)}.d a,.f a{display:flex}
+.d a::before,.f a::before{content:"";flex:none;width:1rem;height:.8rem;margin:.4rem .75rem 0 0;border-radius:2px}
+.d a::before{background:linear-gradient(90deg,var(--folder) 45%,transparent 45%) 0 0/100% 3px no-repeat,
+linear-gradient(var(--folder),var(--folder)) 0 2px no-repeat}
+.f a::before{width:.7rem;height:.95rem;margin:.28rem .72rem 0 .1rem;border:1.5px solid var(--soft)}
 @media(max-width:36rem){.w{display:none}}
 """
 

@@ -7,15 +7,19 @@ path and query go on unaltered, and each message is framed anew from what was pa
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from handlers.forwarded import FORWARDED, ForwardedFields, Trust
+from handlers.max_forwards import answer_as_last, hops_left
+from handlers.rewrite import Rewriting
+from handlers.upstreams import SCHEMES, Upstream, Upstreams
 from reactor.client import Call, Pool
-from reactor.errors import ConfigError, ProtocolError, UpstreamError
-from reactor.exchange import Body, Exchange, Head, error_page
-from reactor.http.fields import Fields
-from reactor.http.grammar import TARGET_OCTETS
+from reactor.errors import ProtocolError, UpstreamError
+from reactor.exchange import Body, Exchange, Head, Source, error_page
+from reactor.http.fields import Fields, split_tokens
+from reactor.http.framing import CHUNKED, parse_length
 from reactor.http.parser import Request, Response
-from reactor.http.uri import Origin, origin_of, split_absolute
+from reactor.http.uri import Origin, origin_of
 from reactor.relay import Relay
 
 # RFC 9110 section 7.6.1, and what names or frames this hop alone.
@@ -23,49 +27,33 @@ HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authentication-info proxy-authorization te trailer"
     b" transfer-encoding upgrade".split()
 )
-_FRAMING = frozenset((b"content-length", b"host", b"expect"))
+_FRAMING = frozenset((b"content-length", b"host", b"expect", b"max-forwards"))  # written anew where they go on
 _NOT_SENT_ON = HOP_BY_HOP | _FRAMING
 _NOT_SENT_BACK = HOP_BY_HOP | {b"content-length"}  # the connection frames a body itself
-# Written by a reverse proxy about its own client, so never taken over from that client.
-_FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
-MEMO_CLIENTS = 1024  # clients remembered as Forwarded tells of them; likewise
+_NOT_SENT_BACK_WITH_TRAILERS = _NOT_SENT_BACK - {b"trailer"}
 MEMO_BLOCKS = 1024  # blocks of request lines remembered as they go on; at the limit the memo starts anew
 _NAMES_NOTHING = frozenset((b"close", b"keep-alive", b"Keep-Alive"))  # values of Connection that name no other field
-SCHEMES = frozenset((b"http",))
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """Where a reverse proxy sends everything: an origin, and a path before every path."""
-
-    origin: Origin
-    prefix: bytes = b""
-
-    @classmethod
-    def parse(cls, url: str) -> Upstream:
-        """`http://host[:port][/prefix]`; raises ConfigError."""
-        try:
-            scheme, authority, path = split_absolute(url.encode("ascii"))
-            origin = origin_of(scheme, authority)
-        except (ProtocolError, UnicodeEncodeError):
-            raise ConfigError(f"--upstream {url!r} is no URL of the form http://host[:port][/path]") from None
-        if scheme not in SCHEMES:
-            raise ConfigError(f"--upstream {url!r}: only http:// is spoken to upstreams")
-        if b"?" in path:
-            raise ConfigError(f"--upstream {url!r}: a query has no place here")
-        if path.translate(None, TARGET_OCTETS):
-            raise ConfigError(f"--upstream {url!r}: its path has an octet that must be percent-encoded")
-        return cls(origin, path.rstrip(b"/"))
 
 
 class Forwarding:
-    """Sends exchanges on: to their own origins (a forward proxy) or all to one upstream (a reverse proxy)."""
+    """Sends exchanges on: to their own origins (a forward proxy) or to its upstreams (a reverse proxy).
+
+    `trust` says whose word about other clients is passed on, `rewrite` the media types in which upstreams' URLs become
+    this proxy's own. Raises ConfigError where two upstreams stand at the same place.
+    """
 
     def __init__(
-        self, pool: Pool, upstream: Upstream | None = None, preserve_host: bool = False, tunnel_idle: float = 300.0
+        self,
+        pool: Pool,
+        upstreams: Sequence[Upstream] = (),
+        preserve_host: bool = False,
+        tunnel_idle: float = 300.0,
+        trust: Trust = Trust(),
+        rewrite: frozenset[bytes] = frozenset(),
     ) -> None:
         self.pool = pool
-        self.upstream = upstream
+        self.upstreams = Upstreams(upstreams) if upstreams else None
+        self.rewriting = Rewriting(self.upstreams, rewrite) if self.upstreams and rewrite else None
         self.preserve_host = preserve_host
         self.tunnel_idle = tunnel_idle  # seconds
         # RFC 9110 section 7.6.3: unique to the process, so that a loop shows itself.
@@ -73,48 +61,60 @@ class Forwarding:
         self._via_back, self._via_back_old = b"1.1 " + self.pseudonym, b"1.0 " + self.pseudonym
         self._via, self._via_old = b"Via: %b\r\n" % self._via_back, b"Via: %b\r\n" % self._via_back_old
         self._blocks: dict[bytes, bytes] = {}  # a block of request lines as received → as it goes on
-        self._clients: dict[tuple[str, bytes, bytes], bytes] = {}
-        self._drop = _NOT_SENT_ON if upstream is None else _NOT_SENT_ON | _FORWARDED
+        self._forwarded = ForwardedFields(trust)
+        self._drop = _NOT_SENT_ON if self.upstreams is None else _NOT_SENT_ON | FORWARDED
 
     def handle(self, exchange: Exchange) -> None:
         request = exchange.request
+        index = request.fields.index
         try:
-            origin, target = self._destination(request)
+            if b"via" in index and self.pseudonym in index[b"via"]:
+                raise ProtocolError("this request has been through this proxy before", 508)
+            if b"max-forwards" in index and hops_left(request) == 0:
+                answer_as_last(exchange)
+                return
+            if request.method == b"CONNECT":
+                raise ProtocolError("no tunnels are made here", 501)
+            if self.upstreams is not None:
+                self._reverse(exchange, self.upstreams)
+                return
+            origin = self._destination(request)
         except ProtocolError as error:
             exchange.error = error
             exchange.respond(*error_page(error.status, error.reason))
             return
-        if b"via" in request.fields.index and self.pseudonym in request.fields.index[b"via"]:
-            exchange.error = ProtocolError("a forwarding loop", 508)
-            exchange.respond(*error_page(508, "this request has been through this proxy before"))
-            return
-        _Forward(self, exchange, origin, self._head(exchange, origin, target))
+        _Forward(self, exchange, origin, request.path)
 
-    def _destination(self, request: Request) -> tuple[Origin, bytes]:
-        """The origin to speak to, and the target it is sent; raises ProtocolError with the status to answer."""
-        if request.method == b"CONNECT":
-            raise ProtocolError("no tunnels are made here", 501)
-        if self.upstream is not None:
-            if request.path == b"*":
-                return self.upstream.origin, b"*"
-            return self.upstream.origin, self.upstream.prefix + request.path
+    def _destination(self, request: Request) -> Origin:
+        """The origin that a forward proxy speaks to; raises ProtocolError with the status to answer."""
         if request.scheme is None:
             raise ProtocolError("this is a proxy: the request target must be an absolute URL, http://host/path")
         if request.scheme not in SCHEMES:
             raise ProtocolError(f"no way to fetch {request.scheme.decode('ascii')}: URLs", 501)
-        return origin_of(request.scheme, request.authority), request.path
+        return origin_of(request.scheme, request.authority)
 
-    def _head(self, exchange: Exchange, origin: Origin, target: bytes) -> bytes:
+    def _reverse(self, exchange: Exchange, upstreams: Upstreams) -> None:
+        """Send it to the upstream that its path is for; raises ProtocolError."""
+        path = exchange.request.path
+        if path != b"*":
+            upstream = upstreams.find(path)
+            _Reverse(self, exchange, upstream, upstream.target(path))
+        elif (only := upstreams.for_asterisk()) is not None:
+            _Reverse(self, exchange, only, b"*")
+        else:
+            answer_as_last(exchange)
+
+    def head(self, exchange: Exchange, origin: Origin, target: bytes, fields: Fields) -> bytes:
         """Request line and fields as they go on, without framing (RFC 9112 section 3.2, RFC 9110 section 7.6)."""
         request = exchange.request
-        fields = request.fields
+        index = fields.index
         host = request.authority if self.preserve_host and request.authority else origin.authority
         parts = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, target, host)]
         cut = fields.cut
-        if cut is None or fields.index.get(b"connection", b"keep-alive") != b"keep-alive":
+        if cut is None or index.get(b"connection", b"keep-alive") != b"keep-alive":
             parts.append(self._sent_on(fields.lines, fields))
         else:
-            block, cookie, referer = cut
+            block, cookie, referer, _ = cut
             kept = self._blocks.get(block)
             if kept is None:
                 kept = self._remember(block, fields)
@@ -124,10 +124,14 @@ class Forwarding:
             if referer is not None:
                 parts.append(b"Referer: %b\r\n" % referer)
         parts.append(self._via if request.version == 11 else self._via_old)
-        if self.upstream is not None:
-            client = (exchange.peer, request.authority, exchange.scheme)
-            parts.append(self._clients.get(client) or self._remember_client(client))
-        if b"te" in fields.index and b"trailers" in fields.options(b"te"):
+        if self.upstreams is not None:
+            parts.append(self._forwarded.lines(exchange))
+        if b"max-forwards" in index:
+            left = hops_left(request)
+            parts.append(b"Max-Forwards: %b\r\n" % (index[b"max-forwards"] if left is None else b"%d" % (left - 1)))
+        if b"trailer" in index and request.length == CHUNKED:
+            parts.append(b"Trailer: %b\r\n" % index[b"trailer"])
+        if b"te" in index and b"trailers" in fields.options(b"te"):
             parts.append(b"TE: trailers\r\nConnection: TE\r\n")
         if request.upgrade is not None:
             parts.append(b"Upgrade: %b\r\nConnection: Upgrade\r\n" % request.upgrade)
@@ -151,18 +155,19 @@ class Forwarding:
         self._blocks[block] = kept
         return kept
 
-    def _remember_client(self, client: tuple[str, bytes, bytes]) -> bytes:
-        """What a reverse proxy says of its client: (address, authority asked for, scheme)."""
-        if len(self._clients) >= MEMO_CLIENTS:
-            self._clients.clear()
-        self._clients[client] = said = _forwarded(*client)
-        return said
-
-    def response_head(self, request: Request, response: Response) -> Head:
-        """The origin's head as it goes back."""
-        # RFC 9110 section 8.6: where there is no body, the length is told of one that would be.
-        tells = request.method == b"HEAD" or response.status == 304
-        return self._returned(response, HOP_BY_HOP if tells else _NOT_SENT_BACK)
+    def response_head(self, request: Request, response: Response, body: Body = b"") -> Head:
+        """The origin's head as it goes back with `body`."""
+        fields = response.fields
+        drop = _NOT_SENT_BACK
+        if request.method == b"HEAD" or response.status == 304:
+            # RFC 9110 section 8.6: where there is no body, the length is told of one that would be.
+            drop = HOP_BY_HOP
+            if b"content-length" in fields.index:
+                _tell_length_once(fields)
+        elif b"trailer" in fields.index and type(body) is not bytes and response.length == CHUNKED and request.version == 11:
+            if b"trailers" in request.fields.options(b"te"):
+                drop = _NOT_SENT_BACK_WITH_TRAILERS
+        return self._returned(response, drop)
 
     def interim_head(self, response: Response) -> Head:
         """The same for a 1xx."""
@@ -173,20 +178,21 @@ class Forwarding:
         index = fields.index
         if index.get(b"connection", b"close") not in _NAMES_NOTHING:
             drop = drop.union(fields.options(b"connection"))
-        if not drop.isdisjoint(index):
-            fields.remove(*drop.intersection(index))
+        fields.drop(drop)
         via = self._via_back if response.version == 11 else self._via_back_old
         fields.append_valid(b"Via: " + via, b"via", via)
         return Head(response.status, fields, response.reason, shared=False)
 
 
-def _forwarded(address: str, host: bytes, scheme: bytes) -> bytes:
-    """RFC 7239, and the older fields that most applications read."""
-    peer = address.encode("ascii")
-    node = b'"[%b]"' % peer if b":" in peer else peer
-    return b'Forwarded: for=%b;host="%b";proto=%b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n' % (
-        node, host, scheme, peer, host, scheme,
-    )  # fmt: skip
+def _tell_length_once(fields: Fields) -> None:
+    """The length that no body holds the upstream to: one number, or none where it said anything else."""
+    value = fields.index[b"content-length"]
+    if value.isdigit() and len(value) <= 16:
+        return
+    try:
+        fields.set(b"Content-Length", b"%d" % parse_length(value))
+    except ProtocolError:
+        fields.remove(b"content-length")
 
 
 class _Forward:
@@ -194,14 +200,21 @@ class _Forward:
 
     __slots__ = ("forwarding", "exchange", "call", "_relay")
 
-    def __init__(self, forwarding: Forwarding, exchange: Exchange, origin: Origin, head: bytes) -> None:
+    def __init__(self, forwarding: Forwarding, exchange: Exchange, origin: Origin, target: bytes) -> None:
         self.forwarding = forwarding
         self.exchange = exchange
         self._relay: Relay | None = None
-        request = exchange.request
-        waits = request.expects_100 and type(exchange.body) is not bytes
-        self.call: Call | None = forwarding.pool.call(origin, request.method, head, exchange.body, self, waits)
+        self.call: Call | None = None
+        self._send(origin, target, exchange.request.fields)
         exchange.on_end(self._ended)
+
+    def _send(self, origin: Origin, target: bytes, fields: Fields) -> None:
+        exchange, forwarding = self.exchange, self.forwarding
+        request, body = exchange.request, exchange.body
+        waits = request.expects_100 and type(body) is not bytes
+        head = forwarding.head(exchange, origin, target, fields)
+        times = None if exchange.timing is None else exchange.timing.fetch
+        self.call = forwarding.pool.call(origin, request.method, head, body, self, waits, times)
 
     def call_informed(self, call: Call, response: Response) -> None:
         self.exchange.inform(self.forwarding.interim_head(response))
@@ -213,7 +226,10 @@ class _Forward:
         if response.status == 101:
             self._upgraded(call, response)
             return
-        exchange.respond(self.forwarding.response_head(exchange.request, response), body)
+        self._respond(self.forwarding.response_head(exchange.request, response, body), body)
+
+    def _respond(self, head: Head, body: Body) -> None:
+        self.exchange.respond(head, body)
 
     def call_failed(self, call: Call, error: UpstreamError) -> None:
         exchange = self.exchange
@@ -230,11 +246,13 @@ class _Forward:
     def _upgraded(self, call: Call, response: Response) -> None:
         exchange = self.exchange
         upstream, from_upstream = call.take_stream()
-        if exchange.request.upgrade is None:  # RFC 9110 section 15.2.2: nobody asked for it
+        offered = split_tokens(exchange.request.upgrade or b"")
+        chosen = response.fields.options(b"upgrade")
+        if not chosen or not set(chosen).issubset(offered):  # RFC 9110 section 7.8: nobody asked for it
             upstream.abort()
             exchange.respond(*error_page(502, f"upstream {call.address}: switched protocols unasked"))
             return
-        protocol = response.fields.get(b"upgrade") or b""
+        protocol = response.fields[b"upgrade"]
         head = self.forwarding.interim_head(response)
         head.fields.add(b"Upgrade", protocol)
         client, from_client = exchange.upgrade(head)
@@ -254,3 +272,56 @@ class _Forward:
             call.abort()
         if self._relay is not None:
             self._relay.abort()
+
+
+class _Reverse(_Forward):
+    """The same to an upstream, whose answers name it by its own URLs."""
+
+    __slots__ = ("_upstream", "_target", "_asked_again")
+
+    def __init__(self, forwarding: Forwarding, exchange: Exchange, upstream: Upstream, target: bytes) -> None:
+        self._upstream = upstream
+        self._target = target
+        self._asked_again = False
+        super().__init__(forwarding, exchange, upstream.origin, target)
+
+    def _send(self, origin: Origin, target: bytes, fields: Fields) -> None:
+        rewriting = self.forwarding.rewriting
+        if rewriting is not None:
+            fields = rewriting.request_fields(self.exchange, whole=self._asked_again)
+        super()._send(origin, target, fields)
+
+    def _respond(self, head: Head, body: Body) -> None:
+        exchange, index = self.exchange, head.fields.index
+        if b"location" in index:
+            self._map_back(b"Location", head.fields)
+        if b"content-location" in index:
+            self._map_back(b"Content-Location", head.fields)
+        rewriting = self.forwarding.rewriting
+        if rewriting is not None:
+            if head.status == 304:
+                rewriting.not_modified(exchange, head)
+            elif rewriting.is_part(head) and not self._asked_again:
+                self._ask_for_all(body)
+                return
+            elif rewriting.applies(exchange, head):
+                body = rewriting.rewrite(exchange, head, body)
+        exchange.respond(head, body)
+
+    def _ask_for_all(self, body: Body) -> None:
+        """RFC 9110 section 14.2: a range may be left out of account; the body it came with is nobody's."""
+        if isinstance(body, Source):
+            body.close()
+        self._asked_again = True
+        self._send(self._upstream.origin, self._target, self.exchange.request.fields)
+
+    def _map_back(self, name: bytes, fields: Fields) -> None:
+        assert self.forwarding.upstreams is not None
+        request = self.exchange.request
+        asked_as = None
+        if self.forwarding.preserve_host and request.authority:
+            asked_as = b"%b://%b" % (self._upstream.origin.scheme, request.authority)
+        value = fields.index[name.lower()]
+        mapped = self.forwarding.upstreams.map_back(value, self._upstream, self._target, asked_as)
+        if mapped != value:
+            fields.set(name, mapped)

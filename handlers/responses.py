@@ -9,7 +9,9 @@ from typing import Any, Final, NamedTuple
 from handlers.pages import JSON, PROBLEM, problem
 from reactor.errors import BodyCutShort
 from reactor.exchange import Body, Head, Source
+from reactor.http.dates import format_date
 from reactor.http.fields import Fields, Text
+from reactor.http.writer import status_line
 from reactor.loop import Reactor, Timer
 
 TEXT = b"text/plain; charset=utf-8"
@@ -17,7 +19,14 @@ OCTETS = b"application/octet-stream"
 EVENTS = b"text/event-stream"
 CHANNEL_BYTES = 256 * 1024  # not yet taken by a channel's client: beyond it the client is too slow and is cut off
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
+_make_pieces: Any = getattr(json.encoder, "c_make_encoder", None)
+# What JSONEncoder makes anew for each value, made once; it takes longer to make than to use for a small one.
+_pieces: Callable[[Any, int], Iterable[str]] = (
+    _make_pieces(None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    if _make_pieces is not None
+    else lambda value, level: _encoder.iterencode(value)
+)
 
 # Shared by all answers of their kind; whoever edits a head takes a copy.
 _JSON_HEAD = Head(200, [(b"Content-Type", JSON)])
@@ -75,11 +84,33 @@ class Pause(NamedTuple):
     seconds: float
 
 
+def encode_json(value: Any) -> bytes:
+    """RFC 8259; raises TypeError, ValueError or RecursionError for what JSON does not have."""
+    return "".join(_pieces(value, 0)).encode("utf-8")
+
+
+class JsonHeads:
+    """Heads of JSON answers with status 200, serialized but for their length once a second."""
+
+    __slots__ = ("_second", "_start")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._start = b""
+
+    def head(self, wall: float, length: int) -> Head:
+        if int(wall) != self._second:
+            self._second = int(wall)
+            fields = _JSON_HEAD.fields.wire()
+            self._start = b"%b%bDate: %b\r\nContent-Length: " % (status_line(200), fields, format_date(wall))
+        return Head(200, _JSON_HEAD.fields, None, b"%b%d\r\n\r\n" % (self._start, length))
+
+
 def render(value: Any, reactor: Reactor) -> tuple[Head, Body]:
     """Head and body of what a function returned; TypeError for what cannot be one."""
     kind = type(value)
     if kind is dict or kind is list:
-        return _JSON_HEAD, _encode(value).encode("utf-8")
+        return _JSON_HEAD, encode_json(value)
     if kind is str:
         return _TEXT_HEAD, value.encode("utf-8")
     if kind is bytes:
@@ -125,7 +156,7 @@ def _body(value: Any, reactor: Reactor) -> tuple[bytes | None, Body]:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return OCTETS, bytes(value)
     if isinstance(value, (dict, list, bool, int, float)):
-        return JSON, _encode(value).encode("utf-8")
+        return JSON, encode_json(value)
     if isinstance(value, Source):
         return OCTETS, value
     if isinstance(value, Iterator):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -122,6 +122,10 @@ class Routes(Generic[T]):
     def find(self, path: bytes) -> Route[T] | None:
         """The route without parameters at this path, spelled as it is."""
         return self._literal.get(path)
+
+    def literal_paths(self) -> Iterable[bytes]:
+        """Where `find` finds one."""
+        return self._literal.keys()
 
     def search(self, path: bytes) -> Iterator[tuple[Route[T], dict[str, Any]]]:
         """Every route that fits the path, with its parameters; raises ProtocolError for malformed encoding."""

@@ -35,6 +35,7 @@ from reactor.exchange import Body, DerivedExchange, Exchange, Head, Source, erro
 from reactor.http.fields import Fields
 from reactor.http.parser import Request
 from reactor.sources import ChainSource
+from reactor.timing import FetchTimes
 
 if TYPE_CHECKING:
     from handlers.caching import Caching
@@ -97,6 +98,7 @@ class SharedFetch:
         if fill is None or not fill.open or not self._may_have(fill.entry, exchange, exchange.reactor.wall):
             return False
         exchange.verdict = "collapsed"
+        self._note(exchange)
         head = self._head_for(exchange, fill.entry, None, exchange.reactor.wall)
         if has_it(exchange, fill.entry):
             self._give_nothing(exchange, head)
@@ -119,7 +121,16 @@ class SharedFetch:
         if self._waiting:
             exchange.verdict = "collapsed"
         self._waiting[exchange] = None
+        self._note(exchange)
         exchange.on_end(self._left)
+
+    def _note(self, exchange: Exchange) -> None:
+        """Where an exchange's time is noted: its look-up is over, and it waits for this fetch."""
+        timing = exchange.timing
+        if timing is not None:
+            timing.leave(exchange.reactor.clock())
+            inner = self._inner
+            timing.fetch = FetchTimes() if inner is None or inner.timing is None else inner.timing.fetch
 
     def _left(self, exchange: Exchange) -> None:
         waiting = self._waiting
@@ -175,6 +186,8 @@ class SharedFetch:
         self._asker = exchange
         self._sent_at = exchange.reactor.wall
         self._inner = inner = exchange.derive(asked, b"", self._responded, self._over_without_answer, outlives=True)
+        if inner.timing is not None and exchange.timing is not None and not self.behind:
+            inner.timing.fetch = exchange.timing.fetch
         try:
             self.caching.handler.handle(inner)
         except Exception as error:  # a handler that raises costs this fetch alone, and is answered with 500
@@ -305,7 +318,7 @@ class SharedFetch:
             self.caching.name, self.verdict.fwd, fwd_status, collapsed=collapsed, ttl=entry.ttl(now), detail=detail,
             in_vain=self.in_vain and not collapsed,
         )  # fmt: skip
-        return Rendered(entry, entry.age(now), status).head
+        return Rendered(entry, now, status).head
 
     def _answer_stored(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)

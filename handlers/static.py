@@ -26,7 +26,7 @@ from handlers.pages import (
     respond_options,
     respond_redirect,
 )
-from reactor.errors import ProtocolError
+from reactor.errors import BodyCutShort, ProtocolError
 from reactor.exchange import Body, Exchange, FileSource, Head
 from reactor.http.conditional import evaluate, if_range
 from reactor.http.dates import format_date
@@ -47,6 +47,8 @@ READ_AGAIN = 3  # times that a small file is read anew because it changed meanwh
 
 CODINGS: Final = ((b".br", b"br"), (b".zst", b"zstd"), (b".gz", b"gzip"))  # neighbours: ending, content coding
 _ALLOWED = (b"GET", b"HEAD", b"OPTIONS")
+
+INDEX = ("index.html",)  # names tried for a directory
 
 MaxAge = int | Sequence[tuple[str, int]] | None
 
@@ -150,6 +152,11 @@ class _File:
         """Whether the open file still is what its head says."""
         return self.body is not None or _stamp(os.fstat(self.fd)) == self.stamp
 
+    def intact(self) -> bool:
+        """Whether it was not rewritten since. What has only grown, as a log does, begins with what was promised."""
+        status = os.fstat(self.fd)
+        return status.st_size > self.size or (status.st_size, status.st_mtime_ns) == self.stamp[2:4]
+
     def release(self) -> None:
         """Not remembered any more."""
         self.forgotten = True
@@ -175,6 +182,16 @@ class _FileBody(FileSource):
         super().__init__(file.fd, start, count, owned=False)
         self._file: _File | None = file
         file.users += 1
+
+    def pull(self, limit: int) -> bytes:
+        begun = self._pos > self._start
+        piece = super().pull(limit)
+        if begun and piece and self._pos == self._end and not self.intact():
+            raise BodyCutShort("the file changed while it was read")
+        return piece
+
+    def intact(self) -> bool:
+        return self._file is None or self._file.intact()
 
     def close(self) -> None:
         file, self._file = self._file, None
@@ -230,7 +247,8 @@ class Static:
 
     `mount` is the path that the root stands for; `index` the names tried for a directory; `max_age` seconds for
     Cache-Control, for everything or as (glob, seconds) pairs of which the first that matches counts (a glob with a slash
-    is for the whole path, one without for the name). Raises ConfigError where `root` is no directory.
+    is for the whole path, one without for the name, an empty one for everything). Raises ConfigError where `root` is no
+    directory.
     """
 
     def __init__(
@@ -238,7 +256,7 @@ class Static:
         root: str | os.PathLike[str],
         *,
         mount: bytes = b"/",
-        index: Sequence[str] = ("index.html",),
+        index: Sequence[str] = INDEX,
         listing: bool = False,
         follow_symlinks: bool = False,
         dot_files: bool = False,
@@ -274,17 +292,14 @@ class Static:
             resource = self._look_up(exchange)
             if resource is None:
                 return
-        accepted = request.fields.index.get(b"accept-encoding")
+        index = request.fields.index
+        accepted = index.get(b"accept-encoding")
         file, head = resource.choose(accepted) if resource.coded else (resource.plain, resource.head)
         if file.body is None and not file.unchanged():
             resource = self._look_up(exchange, anew=True)
             if resource is None:
                 return
             file, head = resource.choose(accepted)
-        self._respond(exchange, file, head)
-
-    def _respond(self, exchange: Exchange, file: _File, head: Head) -> None:
-        index = exchange.request.fields.index
         if (
             b"if-none-match" in index
             or b"if-modified-since" in index
@@ -457,9 +472,9 @@ class Static:
     def _seconds_fresh(self, names: list[bytes]) -> int | None:
         if self._max_age is None or isinstance(self._max_age, int):
             return self._max_age
-        path = b"/".join(names).decode("utf-8", "surrogateescape")
+        path = b"/".join([self._mount[1:], *names] if self._mount else names).decode("utf-8", "surrogateescape")
         for pattern, seconds in self._max_age:
-            if fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern.removeprefix("/")):
+            if not pattern or fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern.removeprefix("/")):
                 return seconds
         return None
 

@@ -47,9 +47,9 @@ class StoredHead(Head):
 class Rendered:
     """What a stored response looks like for one second: its head, serialized, and its body where that is small."""
 
-    __slots__ = ("age", "head", "body", "_size", "_length")
+    __slots__ = ("since", "until", "head", "body", "_size", "_length")
 
-    def __init__(self, entry: Entry, age: int, cache_status: bytes) -> None:
+    def __init__(self, entry: Entry, now: float, cache_status: bytes) -> None:
         content: Content = entry.body
         self.body = content.whole()
         lead = status_line(entry.status, entry.reason) + entry.fields.wire()
@@ -57,15 +57,18 @@ class Rendered:
         length = entry.length if entry.method == b"HEAD" else content.size
         # RFC 9110 section 8.6: a 204 has no length to tell, and a HEAD's answer need not tell it.
         self._length = b"" if entry.status == 204 or length is None else b"Content-Length: %d\r\n" % length
-        self._write(entry, age, cache_status, lead)
+        self._write(entry, now, cache_status, lead)
 
-    def renew(self, entry: Entry, age: int, cache_status: bytes) -> None:
+    def renew(self, entry: Entry, now: float, cache_status: bytes) -> None:
         """Another second has begun: all but two lines stay."""
         assert self.head.wire is not None
-        self._write(entry, age, cache_status, self.head.wire[: self._size])
+        self._write(entry, now, cache_status, self.head.wire[: self._size])
 
-    def _write(self, entry: Entry, age: int, cache_status: bytes, lead: bytes) -> None:
-        self.age = age
+    def _write(self, entry: Entry, now: float, cache_status: bytes, lead: bytes) -> None:
+        age = entry.age(now)
+        # It is true as long as the age is; before the response came, where the clock was set back, the age stays what it was.
+        self.until = entry.response_time + (age + 1 - entry.initial_age)
+        self.since = self.until - 1.0 if now >= entry.response_time else float("-inf")
         wire = b"%bAge: %d\r\nCache-Status: %b\r\n%b\r\n" % (lead, age, cache_status, self._length)
         self.head = StoredHead(entry, age, cache_status, wire)
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from reactor.client_connection import ClientConnection
-from reactor.connector import Connector
+from reactor.client_connection import ClientConnection, Connecting
+from reactor.connector import Callback, Connector
 from reactor.errors import UpstreamError
 from reactor.exchange import Body
 from reactor.http.parser import Response
 from reactor.http.uri import Origin
 from reactor.loop import Reactor
 from reactor.stream import Stream
+from reactor.timing import FetchTimes
+
+if TYPE_CHECKING:
+    from reactor.tls import ClientTls
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class ClientLimits:
     stalled: float = 60.0  # without the peer taking a byte of the request: 504
     continue_wait: float = 1.0  # for a 100 (Continue) before the body is sent all the same
     idle: float = 30.0  # kept between calls: closed
+    lifetime: float = 600.0  # since it was made, then it is not kept again: a name that has moved is followed
     read_ahead: int = 128 * 1024  # of a body that is not pulled: reading pauses
     connections: int = 4096  # open at once in one pool: an idle one is given up, else further calls fail with 503
     idle_per_origin: int = 64  # kept for one origin: the oldest is closed
@@ -47,11 +52,12 @@ class Call:
     `waits_for_100` holds the body back until the peer's 100 (Continue), or a named wait.
     """
 
-    __slots__ = ("pool", "origin", "method", "head", "body", "owner", "waits_for_100", "connection", "_address", "fresh")
+    __slots__ = ("pool", "origin", "method", "head", "body", "owner", "waits_for_100", "connection", "_address", "fresh", "times")
 
     def __init__(
-        self, pool: Pool, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False
-    ) -> None:
+        self, pool: Pool, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False,
+        times: FetchTimes | None = None,
+    ) -> None:  # fmt: skip
         self.pool = pool
         self.origin = origin
         self.method = method
@@ -61,12 +67,19 @@ class Call:
         self.waits_for_100 = waits_for_100
         self.connection: ClientConnection | None = None
         self._address: str | None = None
+        self.times = times  # filled in, where somebody wants to know
         self.fresh = False  # on a connection of its own, so that a loss is no stale connection's
 
     @property
     def address(self) -> str:
         """`ip:port` once it is connected, the origin before."""
         return self._address or str(self.origin)
+
+    @property
+    def sent(self) -> int:
+        """Bytes of the request, its head included, that the kernel has taken."""
+        connection = self.connection
+        return connection.stream.sent - connection._mark if connection is not None else 0
 
     def abort(self) -> None:
         """Nobody waits for this call any more; its owner hears nothing further."""
@@ -91,26 +104,37 @@ class Call:
 
 
 class Pool:
-    """Connections per origin, the last one used taken first."""
+    """Connections per origin, the last one used taken first. `tls` says whom to trust; without it the system's authorities.
 
-    def __init__(self, reactor: Reactor, connector: Connector, limits: ClientLimits = ClientLimits()) -> None:
+    A connection is given to a call only where the connector permits its address (still), so that the pool is no way round.
+    """
+
+    def __init__(
+        self, reactor: Reactor, connector: Connector, limits: ClientLimits = ClientLimits(), tls: ClientTls | None = None
+    ) -> None:
         self.reactor = reactor
         self.connector = connector
         self.limits = limits
+        self._tls = tls
         self.closed = False
         self._idle: dict[Origin, deque[ClientConnection]] = {}
         self._all: set[ClientConnection] = set()
 
     def call(
-        self, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False
-    ) -> Call:
+        self, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False,
+        times: FetchTimes | None = None,
+    ) -> Call:  # fmt: skip
         """Send a request; its owner is told from the loop. See Call."""
-        call = Call(self, origin, method, head, body, owner, waits_for_100)
+        call = Call(self, origin, method, head, body, owner, waits_for_100, times)
+        if times is not None:
+            times.began = self.reactor.now
         self._start(call)
         return call
 
     def _start(self, call: Call) -> None:
         idle = self._idle.get(call.origin) if not call.fresh else None
+        if idle and self.connector.permit is not None:
+            self._drop_forbidden(idle)
         if idle:
             idle.pop().begin(call)
         elif len(self._all) >= self.limits.connections and not self._give_up_idle():
@@ -119,9 +143,28 @@ class Pool:
             call.fresh = True
             self._all.add(ClientConnection(self, call))
 
+    def _drop_forbidden(self, idle: deque[ClientConnection]) -> None:
+        """Close what leads to an address that is not permitted any more."""
+        while idle and not self.connector.permits(idle[-1].address):
+            idle[-1].abort()
+
+    def connect(self, origin: Origin, callback: Callback) -> Connecting:
+        """A connection to an origin being made: a socket, or for https a TlsStream. See `Connector.connect`."""
+        host, port, seconds = origin.connect_host, origin.port, self.limits.connect
+        if origin.scheme != b"https":
+            return self.connector.connect(host, port, callback, seconds)
+        return self._trust().connect(self.connector, host, port, callback, seconds)
+
+    def _trust(self) -> ClientTls:
+        if self._tls is None:
+            from reactor.tls import ClientTls  # here, because most runs do without, and it costs time and memory
+
+            self._tls = ClientTls()
+        return self._tls
+
     def _keep(self, connection: ClientConnection) -> bool:
         """Take back a connection between calls; False where it is not to be kept."""
-        if self.closed:
+        if self.closed or self.reactor.now >= connection.retires:
             return False
         idle = self._idle.get(connection.origin)
         if idle is None:
@@ -163,3 +206,10 @@ class Pool:
         kept = [connection for idle in self._idle.values() for connection in idle]
         for connection in kept:
             connection.close()
+
+    def abort(self) -> None:
+        """Reset every connection, those that are still being closed too; calls on them hear nothing further."""
+        self.closed = True
+        for connection in list(self._all):
+            connection.abort()
+            connection.stream.abort()

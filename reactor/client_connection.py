@@ -19,9 +19,9 @@ A connection goes back to the pool only where request and response both ended an
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Protocol
 
-from reactor.connector import Attempt
 from reactor.errors import BodyCutShort, ProtocolError, UpstreamError
 from reactor.exchange import PULL, Body, Source
 from reactor.http.fields import Fields
@@ -30,6 +30,7 @@ from reactor.http.parser import NEED_DATA, Data, EndOfMessage, Response, Respons
 from reactor.http.writer import chunk, last_chunk
 from reactor.loop import Timer
 from reactor.stream import HIGH_WATER, Stream
+from reactor.timing import FetchTimes
 
 if TYPE_CHECKING:
     from reactor.client import Call, Pool
@@ -37,7 +38,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("reactor.client")
 
 _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # methods that mean something by a body
+# Reasons that those who told one from another have to know again.
+NO_ANSWER = "closed the connection without an answer"
+NO_RESPONSE = "sent what is no valid response"
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
+
+
+class Connecting(Protocol):
+    """A connection being made: an Attempt, or what does more than that."""
+
+    def cancel(self) -> None: ...
+    def tell(self, times: FetchTimes) -> None: ...
 
 
 class ResponseBody(Source):
@@ -121,7 +132,7 @@ class ClientConnection:
     """One connection to an origin: a stream, a parser, and at most one call."""
 
     __slots__ = (
-        "pool", "reactor", "origin", "address", "stream", "parser", "state", "call", "deadline",
+        "pool", "reactor", "origin", "address", "stream", "parser", "state", "call", "deadline", "retires",
         "_timer", "_attempt", "_body", "_unsent", "_chunked", "_left", "_holding", "_progress", "_interim", "_mark", "_response",
     )  # fmt: skip
 
@@ -145,15 +156,17 @@ class ClientConnection:
         self._progress = 0
         self._interim = 0
         self._mark = 0  # what the stream had sent before this call
+        self.retires = self.reactor.now + pool.limits.lifetime
         self.stream = Stream(self.reactor, self)
-        host = call.origin.connect_host
-        self._attempt: Attempt | None = pool.connector.connect(host, call.origin.port, self._connected, pool.limits.connect)
+        self._attempt: Connecting | None = pool.connect(call.origin, self._connected)
 
     # Sending.
 
     def _connected(self, result: object, address: str) -> None:
-        self._attempt = None
+        attempt, self._attempt = self._attempt, None
         call = self.call
+        if call is not None and call.times is not None and attempt is not None:
+            attempt.tell(call.times)
         if isinstance(result, UpstreamError):
             self.call = None
             self._over()
@@ -162,7 +175,11 @@ class ClientConnection:
                 call._fail(result)
             return
         self.address = address
-        self.stream.start(result)  # type: ignore[arg-type]
+        if isinstance(result, socket.socket):
+            self.stream.start(result)
+        else:
+            self.stream = result  # type: ignore[assignment]  # a TlsStream, which has a Stream's contract
+            self.stream.owner = self
         self._timer = self.reactor.call_later(self.pool.limits.idle, self._on_timer)
         if call is None:
             self.close()
@@ -175,6 +192,8 @@ class ClientConnection:
         self.call = call
         call.connection = self
         call._address = self.address
+        if call.times is not None:
+            call.times.sent = self.reactor.now
         self.parser.expect(call.method)
         self._interim = 0
         stream, body = self.stream, call.body
@@ -186,9 +205,9 @@ class ClientConnection:
             stream.write(call.head + framing + body)
             self._all_sent()
         else:
-            self._begin_body(call, body)  # type: ignore[arg-type]
+            self._begin_upload(call, body)  # type: ignore[arg-type]
 
-    def _begin_body(self, call: Call, body: Source) -> None:
+    def _begin_upload(self, call: Call, body: Source) -> None:
         self._unsent = body
         self._left = length = body.length
         self._chunked = length is None
@@ -207,6 +226,9 @@ class ClientConnection:
         """Pull from the request's body what the stream has room for."""
         source, stream = self._unsent, self.stream
         if source is None or self._holding:
+            return
+        if self._left and self._left == source.length and (file := source.as_file()) is not None:
+            self._send_file(source, file)
             return
         while stream.backlog < HIGH_WATER:
             try:
@@ -234,6 +256,15 @@ class ClientConnection:
             else:
                 stream.write(data)
         self._watch_progress()
+
+    def _send_file(self, source: Source, file: tuple[int, int, int]) -> None:
+        """The whole body is a range of a file: the kernel sends it. One that is not as long as was said is cut."""
+        if file[2] != self._left:
+            self._request_cut(BodyCutShort("the request's body is not as long as its head said"))
+            return
+        self._unsent = source.on_ready = None
+        self.stream.send_file(*file)
+        self._all_sent()
 
     def _request_cut(self, error: BodyCutShort) -> None:
         """The request's own body broke off: the peer must not take it for whole, and nobody is to blame upstream."""
@@ -278,7 +309,7 @@ class ClientConnection:
         else:
             self._read_head()
             if self.call is not None and self._body is None and self.state == "busy":
-                self._lost("closed the connection without an answer")
+                self._lost(NO_ANSWER)
 
     def resume_writing(self) -> None:
         self._pump()
@@ -313,7 +344,7 @@ class ClientConnection:
             try:
                 event = parser.next_event()
             except ProtocolError as error:
-                self._lost(f"sent what is no valid response: {error.reason}")
+                self._lost(f"{NO_RESPONSE}: {error.reason}")
                 return
             if event is NEED_DATA:
                 return
@@ -324,6 +355,8 @@ class ClientConnection:
                 return
         call = self.call
         assert call is not None
+        if call.times is not None:
+            call.times.answered = self.reactor.now
         if event.status == 101 or (call.method == b"CONNECT" and event.status < 300):
             self._begin_upgrade(call, event)
         else:
@@ -354,6 +387,14 @@ class ClientConnection:
 
     def _begin_response(self, call: Call, response: Response) -> None:
         """Give the owner what is there: bytes where the body is whole, else a Source."""
+        whole = self.parser.take_whole()
+        if whole is not None:
+            self._call_over(response)
+            _answer(call, response, whole)
+        else:
+            self._begin_body(call, response)
+
+    def _begin_body(self, call: Call, response: Response) -> None:
         pieces: list[bytes] = []
         end: EndOfMessage | None = None
         fault: str | None = None

@@ -17,10 +17,12 @@ import os
 import socket
 from collections.abc import Callable
 from itertools import zip_longest
+from typing import Any
 
 from reactor.errors import UpstreamError
 from reactor.loop import WRITE, Reactor, Timer
 from reactor.resolver import Found, Lookup, Resolver, SockAddr
+from reactor.timing import FetchTimes
 
 CONNECT_SECONDS = 10.0  # for the look-up and all addresses together
 ATTEMPT_DELAY = 0.25  # seconds: the Connection Attempt Delay that RFC 8305 section 5 recommends
@@ -29,7 +31,7 @@ ADDRESS_LIMIT = 8  # addresses tried in one attempt; the others are not
 # This process or machine is at a limit; trying elsewhere would not help.
 _AT_LIMIT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
-Callback = Callable[[socket.socket | UpstreamError, str], object]
+Callback = Callable[[Any, str], object]  # a socket (where TLS was asked for, a TlsStream) or an UpstreamError, and the address
 Permit = Callable[[str], bool]
 
 
@@ -54,13 +56,17 @@ class Connector:
         """
         return Attempt(self, host, port, callback, self.timeout if timeout is None else timeout)
 
+    def permits(self, address: str) -> bool:
+        """Whether `ip:port` (`[ip6]:port`) may be connected to."""
+        return self.permit is None or self.permit(address.rpartition(":")[0].strip("[]"))
+
 
 class Attempt:
     """One connection being made; `cancel` may be called at any time, any number of times."""
 
     __slots__ = (
         "state", "address", "_reactor", "_permit", "_callback", "_owner", "_seconds", "_lookup", "_deadline", "_delay",
-        "_untried", "_tries", "_failures",
+        "_untried", "_tries", "_failures", "_resolved_at",
     )  # fmt: skip
 
     def __init__(self, connector: Connector, host: str, port: int, callback: Callback, seconds: float) -> None:
@@ -75,6 +81,7 @@ class Attempt:
         self._untried: list[tuple[int, SockAddr]] = []  # the next one is at the end
         self._tries: list[_Try] = []
         self._failures: list[tuple[str, str, int]] = []  # (address, why, status)
+        self._resolved_at = 0.0
         self._deadline: Timer | None = self._reactor.call_later(seconds, self._timed_out)
         self._lookup: Lookup | None = connector.resolver.resolve(host, port, self._resolved)
 
@@ -91,9 +98,15 @@ class Attempt:
             self._finish(found, self.address)
             return
         self.state = "connecting"
+        self._resolved_at = self._reactor.now
         candidates = [candidate for candidate in interleaved(found) if self._permitted(candidate[1])]
         self._untried = candidates[:ADDRESS_LIMIT][::-1]
         self._try_next()
+
+    def tell(self, times: FetchTimes) -> None:
+        """For the callback: when the name was resolved, and that it is connected now, or is not going to be."""
+        times.resolved = self._resolved_at
+        times.connected = self._reactor.now
 
     def _permitted(self, sockaddr: SockAddr) -> bool:
         if self._permit is None or self._permit(sockaddr[0]):

@@ -17,7 +17,7 @@ class ProtocolError(ReactorError):
 
 
 class UpstreamError(ReactorError):
-    """A fetch failed: `phase` is where (resolve, connect, send, head, body), `address` is whom we talked to.
+    """A fetch failed: `phase` is where (resolve, connect, TLS handshake, send, head, body), `address` is whom we talked to.
 
     `status` is what a gateway answers: 504 where the upstream was silent, 502 otherwise (RFC 9110 sections
     15.6.3 and 15.6.5), 503 where this process itself is at a limit.
@@ -29,6 +29,10 @@ class UpstreamError(ReactorError):
         self.phase = phase
         self.address = address
         self.status = status
+
+
+class CertificateRefused(UpstreamError):
+    """The peer could not prove to be whom we asked for."""
 
 
 class BodyCutShort(ReactorError):
@@ -43,5 +47,42 @@ class BodyCutShort(ReactorError):
         self.status = status
 
 
+class ContentError(BodyCutShort):
+    """A body's content coding is broken, unknown here, or expands beyond its limit."""
+
+
+class FetchFailed(ReactorError):
+    """A URL that was asked for did not come.
+
+    `phase` is what failed: url, scheme and request (never sent), resolve, connect, send, head, redirect, body, content or
+    status. `address` is whom we talked to, if anybody; `seconds` is the time from the start of the fetch.
+    """
+
+    def __init__(self, reason: str, phase: str, url: str, address: str = "", seconds: float = 0.0) -> None:
+        where = f"{url}: {address}" if address and address not in url else url
+        super().__init__(f"{where}: {reason}" + (f" (after {seconds:.1f} s)" if seconds >= 0.05 else ""))
+        self.reason = reason
+        self.phase = phase
+        self.url = url
+        self.address = address
+        self.seconds = seconds
+
+
+class TimedOut(FetchFailed):
+    """A deadline passed; `phase` is what was waited for."""
+
+
+class StatusError(FetchFailed):
+    """The server answered, with a status that was not wanted (phase "status")."""
+
+    def __init__(self, status: int, reason: str, url: str, address: str = "", seconds: float = 0.0) -> None:
+        super().__init__(f"the server answered {status} {reason}".rstrip(), "status", url, address, seconds)
+        self.status = status
+
+
 class ConfigError(ReactorError):
-    """One line for the person at the command line."""
+    """One line for the person at the command line; `code` is the client's exit status, where curl has one of its own."""
+
+    def __init__(self, reason: str, code: int = 2) -> None:
+        super().__init__(reason)
+        self.code = code

@@ -17,6 +17,7 @@ from reactor.http.parser import Request
 from reactor.http.writer import REASONS
 from reactor.loop import Reactor
 from reactor.stream import Stream
+from reactor.timing import Timing
 
 log = logging.getLogger("reactor.exchange")
 
@@ -45,6 +46,10 @@ class Source:
     def as_file(self) -> tuple[int, int, int] | None:
         """(descriptor, offset, count) of what is still to be pulled, where that is a range of a file."""
         return None
+
+    def intact(self) -> bool:
+        """Whether that file still is what the head said of it: asked before its last bytes are sent."""
+        return True
 
     def rewind(self) -> bool:
         return False
@@ -174,13 +179,16 @@ class Exchange:
     """
 
     __slots__ = (
-        "reactor", "request", "body", "scheme",
+        "reactor", "request", "body", "scheme", "connection",
         "peer", "user", "verdict", "status", "started", "head_sent", "finished", "bytes_in", "bytes_out", "failure", "upstream", "error",
-        "ended", "_ends", "_maps",
+        "reason", "timing", "ended", "_ends", "_maps",
     )  # fmt: skip
 
-    def __init__(self, reactor: Reactor, request: Request | None, body: Body, peer: str, scheme: bytes = b"http") -> None:
+    def __init__(
+        self, reactor: Reactor, request: Request | None, body: Body, peer: str, scheme: bytes = b"http", connection: Any = None
+    ) -> None:
         self.reactor = reactor
+        self.connection = connection  # what it is answered on, where that is one
         self.request: Any = request  # None where the head itself was refused
         self.body = body
         self.scheme = scheme
@@ -196,6 +204,8 @@ class Exchange:
         self.failure: str | None = None  # why it ended otherwise than whole
         self.upstream: str | None = None  # the address a forwarded request went to
         self.error: ReactorError | None = None  # why a handler of ours answered in the origin's place
+        self.reason: str | None = None  # what the verdict rests on, where somebody said
+        self.timing: Timing | None = None  # where a log wants it
         self.ended = False
         self._ends: list[OnEnd] | None = None
         self._maps: list[MapHead] | None = None
@@ -269,12 +279,14 @@ class Exchange:
                 except Exception:
                     log.exception("exception at the end of %r", self)
 
-    def on_end(self, callback: OnEnd) -> None:
-        """Call with this exchange once it has ended."""
+    def on_end(self, callback: OnEnd, first: bool = False) -> None:
+        """Call with this exchange once it has ended: after those asked before, or `first`."""
         if self.ended:
             self.reactor.call_soon(callback, self)
         elif self._ends is None:
             self._ends = [callback]
+        elif first:
+            self._ends.insert(0, callback)
         else:
             self._ends.append(callback)
 
@@ -311,6 +323,8 @@ class Exchange:
         It ends when that response's Source ends, is closed or is cut. The outer one's end aborts it unless it `outlives`.
         """
         inner = DerivedExchange(self, request, body, on_response)
+        if self.timing is not None:
+            inner.timing = Timing() if outlives else self.timing
         if on_end is not None:
             inner.on_end(on_end)
         if not outlives:
@@ -372,6 +386,11 @@ class DerivedExchange(Exchange):
         self.on_end(_end_outer)
         return stream, rest
 
+    def tell_outer(self) -> None:
+        """What came of this one is what came of the outer one."""
+        outer = self.outer
+        outer.verdict, outer.upstream, outer.error, outer.reason = self.verdict, self.upstream, self.error, self.reason
+
     def _abort(self, reason: str) -> None:
         # Whoever aborts may be the one who wants to be told of the end: that comes from the loop.
         callbacks, self._ends = self._ends, None
@@ -399,6 +418,7 @@ def _end_outer(inner: Exchange) -> None:
     """The connection was handed to the inner exchange, so its end is the outer one's."""
     assert isinstance(inner, DerivedExchange)
     outer = inner.outer
+    inner.tell_outer()
     outer.bytes_in, outer.bytes_out = inner.bytes_in, inner.bytes_out
     outer.finish(inner.failure)
 
@@ -457,6 +477,9 @@ class _WatchedSource(Source):
         found = self._inner.as_file()
         self._sent_as_file = found is not None
         return found
+
+    def intact(self) -> bool:
+        return self._inner.intact()
 
     def rewind(self) -> bool:
         return self._inner.rewind()

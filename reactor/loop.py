@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from reactor.polling import default_selector
+
 log = logging.getLogger("reactor.loop")
 
 READ = selectors.EVENT_READ
@@ -69,8 +71,8 @@ class Reactor:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._selector = selector if selector is not None else selectors.DefaultSelector()
-        self._clock = clock
+        self._selector = selector if selector is not None else default_selector()
+        self.clock = clock  # this very moment, where a turn's `now` is too coarse
         self._wall_clock = wall_clock
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -160,11 +162,11 @@ class Reactor:
         if self._soon or self._stopping:
             timeout = 0.0
         elif self._timers:
-            until = self._timers[0][0] - self._clock()
+            until = self._timers[0][0] - self.clock()
             until = 0.0 if until < 0.0 else until
             timeout = until if timeout is None or until < timeout else timeout
         events = self._selector.select(timeout)
-        self.now = self._clock()
+        self.now = self.clock()
         self.wall = self._wall_clock()
         for key, mask in events:
             owner = key.data

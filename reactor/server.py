@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from reactor.exchange import Exchange, Handler
+from reactor.exchange import Exchange, Handler, error_page
+from reactor.http.dates import format_date
+from reactor.http.writer import status_line
 from reactor.loop import Reactor
-from reactor.server_connection import ServerConnection
+from reactor.server_connection import BODY_TOO_LARGE, ServerConnection
+from reactor.stream import Stream
+from reactor.timed_connection import TimedConnection
 
 log = logging.getLogger("reactor.server")
 
@@ -19,10 +24,14 @@ log = logging.getLogger("reactor.server")
 class ServerLimits:
     """Deadlines in seconds, sizes in bytes, and what happens at each."""
 
+    connections: int = 16_384  # open at a time: the newest is answered 503 and closed
+    requests: int = 0  # on one connection, of which the last is answered with `Connection: close`; 0: any number
     idle: float = 75.0  # between requests: closed
     head: float = 30.0  # from a head's first byte to its last: 408
-    body: float = 60.0  # without a byte of a body that is waited for: 408, or cut off once answered
-    stalled: float = 60.0  # without the client taking a byte of the answer: reset
+    body: float = 60.0  # waited for a body, in all, less what `rate` allows for the bytes that came: 408, or cut off
+    stalled: float = 60.0  # in each span of so many, while an answer waits for its client, `rate` must be met: reset
+    rate: float = 240.0  # bytes a second, of a body and of an answer alike; 0: a byte now and then is enough
+    max_body: float = math.inf  # of a request's body: 413
     half_closed: float = 5.0  # after the client's end of input without an answer: the exchange is aborted
     read_ahead: int = 64 * 1024  # buffered while an exchange runs: reading pauses
     drain_bytes: int = 1024 * 1024  # of a request's body after its answer: closed
@@ -30,14 +39,28 @@ class ServerLimits:
     whole_body: int = 64 * 1024  # a body that is there with its head, up to this, is given to the handler as bytes
 
 
+REFUSED_AT_A_TIME = 64  # newcomers that are being told 503, each within the stream's own bounds; more are closed unheard
+RETRY_SECONDS = 5  # when those are told to come again
+
+
 class ExchangeLog(Protocol):
-    """Told of exchanges that no handler saw: heads that were refused."""
+    """Told of exchanges that no handler saw: heads that were refused, and bodies that are too large."""
 
     def record(self, exchange: Exchange) -> None: ...
 
 
+class Door(Protocol):
+    """Says who may come in; `leave` is called once for each connection that did, when it is gone."""
+
+    def enter(self, peer: str) -> bool: ...
+    def leave(self, peer: str) -> None: ...
+
+
 class Server:
-    """What the connections of one listener share: the handler, the limits, and the set of them."""
+    """What the connections of one listener share: the handler, the limits, and the set of them.
+
+    Where it is `timed`, exchanges note where their time goes (Exchange.timing).
+    """
 
     def __init__(
         self,
@@ -46,25 +69,62 @@ class Server:
         limits: ServerLimits = ServerLimits(),
         access_log: ExchangeLog | None = None,
         scheme: bytes = b"http",
+        door: Door | None = None,
+        timed: bool = False,
     ) -> None:
         self.reactor = reactor
         self.handler = handler
         self.limits = limits
         self.access_log = access_log
         self.scheme = scheme
+        self.body_refusal = BodyRefusal(access_log)
+        self.door = door
         self.stopping = False
         self.connections: set[ServerConnection] = set()
+        self.accepted = 0  # connections, so far
+        self.refused = 0  # connections, so far: more than `limits.connections` at a time, or than the door lets in
+        self._refusals: set[Refusal] = set()
+        self._past_requests = 0  # on connections that are gone
         self._on_empty: Callable[[], object] | None = None
+        self._connection = TimedConnection if timed else ServerConnection
 
-    def accept(self, sock: socket.socket, peer: str) -> ServerConnection:
-        """Serve a connected, non-blocking socket."""
-        connection = ServerConnection(self, sock, peer)
+    def accept(self, sock: socket.socket, peer: str) -> ServerConnection | None:
+        """Serve a connected, non-blocking socket; None where it is refused, because too many are open."""
+        if len(self.connections) >= self.limits.connections or (self.door is not None and not self.door.enter(peer)):
+            self._refuse(sock)
+            return None
+        self.accepted += 1
+        connection = self._connection(self, sock, peer)
         self.connections.add(connection)
         return connection
+
+    def _refuse(self, sock: socket.socket) -> None:
+        """The newest goes, so that those who are there are served on."""
+        self.refused += 1
+        if len(self._refusals) < REFUSED_AT_A_TIME:
+            self._refusals.add(Refusal(self, sock))
+        else:
+            sock.close()
+
+    @property
+    def requests(self) -> int:
+        """Requests taken up so far, on all connections."""
+        return self._past_requests + sum(map(self._requests_on, self.connections))
+
+    def _requests_on(self, connection: ServerConnection) -> int:
+        return self.limits.requests - connection.requests_left
+
+    def facts(self) -> dict[str, object]:
+        """What there is to tell of the connections, in numbers."""
+        active = sum(1 for connection in self.connections if connection.exchange is not None)
+        counts = {"open": len(self.connections), "active": active, "accepted": self.accepted, "refused": self.refused}
+        return {"connections": counts, "exchanges": self.requests}
 
     def shutdown(self, on_empty: Callable[[], object]) -> None:
         """Close what is idle, let running exchanges end; `on_empty` is called once no connection is left."""
         self.stopping = True
+        for refusal in list(self._refusals):
+            refusal.stream.abort()
         if not self.connections:
             self.reactor.call_soon(on_empty)
             return
@@ -74,11 +134,64 @@ class Server:
 
     def abort(self) -> None:
         """Reset every connection."""
+        for refusal in list(self._refusals):
+            refusal.stream.abort()
         for connection in list(self.connections):
             connection.abort("shut down")
 
     def _forget(self, connection: ServerConnection) -> None:
+        if self.door is not None and connection in self.connections:
+            self.door.leave(connection.peer)
         self.connections.discard(connection)
+        self._past_requests += self._requests_on(connection)
         if self.stopping and not self.connections and self._on_empty is not None:
             self.reactor.call_soon(self._on_empty)
             self._on_empty = None
+
+
+class BodyRefusal:
+    """The handler of requests whose Content-Length is beyond the limit."""
+
+    def __init__(self, access_log: ExchangeLog | None) -> None:
+        self._access_log = access_log
+
+    def handle(self, exchange: Exchange) -> None:
+        if self._access_log is not None:
+            exchange.on_end(self._access_log.record)
+        reason, status = BODY_TOO_LARGE
+        exchange.respond(*error_page(status, reason))
+
+
+class Refusal:
+    """A connection too many: it is told so before it asks, and closed."""
+
+    __slots__ = ("_server", "stream")
+
+    def __init__(self, server: Server, sock: socket.socket) -> None:
+        self._server = server
+        self.stream = Stream(server.reactor, self, sock)
+        head, body = error_page(503, "too many connections are open")
+        head.fields.add(b"Retry-After", b"%d" % RETRY_SECONDS)
+        self.stream.write(
+            b"%b%bDate: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+            % (status_line(503), head.fields.wire(), format_date(server.reactor.wall), len(body), body)
+        )
+        self.stream.close()
+
+    def data_received(self, data: bytes) -> None:
+        """What it asks is not read."""
+
+    def eof_received(self) -> None:
+        """It is being closed anyway."""
+
+    def resume_writing(self) -> None:
+        """Nothing more is written."""
+
+    def drained(self) -> None:
+        """All is said."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._server._refusals.discard(self)
+
+    def failed(self, error: Exception) -> None:
+        self.stream.abort()

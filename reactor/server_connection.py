@@ -41,53 +41,57 @@ log = logging.getLogger("reactor.server")
 JOIN_BODY = 32 * 1024  # bytes: a body up to this is copied behind its head and leaves in one send
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NEVER = float("inf")
+_BODYLESS = frozenset((204, 304))  # whatever the method (RFC 9110 sections 15.3.5 and 15.4.5)
+BODY_TOO_LARGE = ("the request's body is larger than this server takes", 413)
 
 
 class ServerExchange(Exchange):
     """An exchange whose answer goes out on a ServerConnection."""
 
-    __slots__ = ("connection", "end_at")
+    __slots__ = ("end_at",)
 
-    end_at: float
-
-    def __init__(self, connection: ServerConnection, request: Request | None, body: Body) -> None:
-        super().__init__(connection.reactor, request, body, connection.peer, connection.server.scheme)
-        self.connection: ServerConnection | None = connection
-        # `end_at`, set with the answer: what the stream has sent once its last byte is in the kernel.
+    connection: ServerConnection
+    end_at: float  # set with the answer: what the stream has sent once its last byte is in the kernel
 
     def _respond(self, head: Head, body: Body) -> None:
+        connection = self.connection
+        if (
+            connection._plain and type(body) is bytes and head.status not in _BODYLESS and connection.exchange is self
+            and not connection.server.stopping and len(body) <= JOIN_BODY
+        ):  # fmt: skip
+            self.bytes_out = size = len(body)
+            connection.stream.write((head.wire or connection._serialize(self, head, size)) + body)
+            connection._response_done()
+            return
         try:
-            self.connection._send_response(self, head, body)  # type: ignore[union-attr]
+            connection._send_response(self, head, body)
         except Exception:  # a head that cannot be written: nobody else knows of the body
             if isinstance(body, Source):
                 body.close()
             raise
 
     def _inform(self, head: Head) -> None:
-        self.connection._send_interim(self, head)  # type: ignore[union-attr]
+        self.connection._send_interim(self, head)
 
     def _upgrade(self, head: Head) -> tuple[Stream, bytes]:
-        return self.connection._hand_over(self, head)  # type: ignore[union-attr]
+        return self.connection._hand_over(self, head)
 
     def _abort(self, reason: str) -> None:
-        self.connection.abort(reason)  # type: ignore[union-attr]
-
-    def finish(self, failure: str | None = None) -> None:
-        super().finish(failure)
-        connection, self.connection = self.connection, None
-        if connection is not None and connection.state == "upgraded":
-            connection._upgrade_over()
+        self.connection.abort(reason)
 
 
 class RequestBody(Source):
     """A request's body, pulled from its connection."""
 
-    __slots__ = ("_connection", "_rest", "waiting", "ended", "cut")
+    __slots__ = ("_connection", "_rest", "_since", "patience", "received", "waiting", "ended", "cut")
 
     def __init__(self, connection: ServerConnection, length: int | None) -> None:
         super().__init__(length)
         self._connection: ServerConnection | None = connection
         self._rest = b""  # received, but more than the last pull wanted
+        self._since = 0.0  # when the present wait began
+        self.patience = connection.server.limits.body  # seconds that may still be waited; bytes that come bring them back
+        self.received = 0  # bytes
         self.waiting = False
         self.ended = False
         self.cut: BodyCutShort | None = None
@@ -106,6 +110,7 @@ class RequestBody(Source):
         event = self._connection._next_of_body(self)
         if event is None:
             self.waiting = True
+            self._since = self._connection.reactor.now
             return None
         if isinstance(event, EndOfMessage):
             self.ended = True
@@ -119,8 +124,14 @@ class RequestBody(Source):
     def wake(self) -> None:
         """There may be more to pull."""
         if self.waiting and self._connection is not None:
+            self.patience = self.patience_left()
             self.waiting = False
             self._connection.reactor.call_soon(self._tell, self.on_ready)
+
+    def patience_left(self) -> float:
+        """Seconds; only the time in which its consumer waits counts, and not that in which nobody wants more."""
+        assert self._connection is not None
+        return self.patience - (self._connection.reactor.now - self._since)
 
     def _tell(self, on_ready: Callable[[], object] | None) -> None:
         if on_ready is not None:
@@ -153,8 +164,10 @@ class ServerConnection:
     __slots__ = (
         "server", "reactor", "stream", "parser", "peer", "state", "deadline", "exchange",
         "_timer", "_body", "_may_continue", "_source", "_chunked", "_left", "_keep_alive", "_unsent", "_advancing",
-        "_corked", "_progress", "_draining", "_file_at",
+        "_corked", "_progress", "_judge_at", "_draining", "_file_at", "_plain", "requests_left",
     )  # fmt: skip
+
+    exchange_type: type[ServerExchange] = ServerExchange
 
     def __init__(self, server: Server, sock: socket.socket, peer: str) -> None:
         self.server = server
@@ -169,12 +182,15 @@ class ServerConnection:
         self._chunked = False
         self._left: int | None = None  # bytes of the response still to come, where its length is known
         self._keep_alive = True
+        self._plain = False  # the request is a GET without content on a kept HTTP/1.1 connection: nothing special about framing
         self._unsent: list[ServerExchange] | None = None  # answered, but not all of it is in the kernel yet
         self._advancing = False
         self._corked = False
-        self._progress = -1  # what the stream had sent when its backlog was last looked at
+        self._progress = -1  # bytes that the client had taken when the present measure of its speed began; -1 without one
+        self._judge_at = NEVER  # when that measure is over
         self._draining = 0
         self._file_at: int | None = None  # what the stream had sent before the file that it is sending
+        self.requests_left = server.limits.requests  # below zero where there is no limit
         self.stream = Stream(self.reactor, self, sock)
         self.deadline = self.reactor.now + server.limits.idle
         self._timer: Timer | None = self.reactor.call_later(server.limits.idle, self._on_timer)
@@ -207,6 +223,7 @@ class ServerConnection:
         self._settle()
 
     def drained(self) -> None:
+        self._progress = -1
         if self._file_at is not None:
             self._response_done()
         elif self._source is not None:
@@ -242,59 +259,65 @@ class ServerConnection:
         if self._advancing:
             return
         self._advancing = True
+        parser, stream = self.parser, self.stream
         while self.exchange is None and (self.state == "idle" or self.state == "head" or self._drain()):
-            if not self._take_request():
+            if stream.backlog >= HIGH_WATER or stream.state != "open":
+                self._hold_back()
+                break
+            try:
+                request = parser.next_event()
+            except ProtocolError as error:
+                self._refuse(error)
+                break
+            if request is NEED_DATA:
+                self._await_request()
+                break
+            self._begin(request)  # type: ignore[arg-type]
+            if self.state == "idle" and not parser._data:
+                self._await_request()
                 break
         self._advancing = False
         if self._corked:
             self._corked = False
             self.stream.uncork()
-            if self._file_at is not None and not self.stream.backlog:
-                self._response_done()
+            if not self.stream.backlog:
+                self._progress = -1
+                if self._file_at is not None:
+                    self._response_done()
         if self._unsent is not None:
             self._finish_unsent()
         if self.exchange is not None and self.stream.at_eof and self.state == "handling":
             self._deadline_at_most(self.server.limits.half_closed)
 
-    def _take_request(self) -> bool:
-        """Begin the next request that is there; False where none is, or none may be begun."""
-        parser, stream = self.parser, self.stream
-        if stream.backlog >= HIGH_WATER or stream.state != "open":
-            # A client that does not read its answers gets no more of them, and says no more: resume_writing goes on.
-            if parser.buffered > self.server.limits.read_ahead:
-                stream.pause_reading()
-            self._watch_progress()
-            return False
-        try:
-            event = parser.next_event()
-        except ProtocolError as error:
-            self._refuse(error)
-            return False
-        if event is not NEED_DATA:
-            assert type(event) is Request
-            self._begin(event)
-            if parser.buffered or self.exchange is not None or self.state == "draining":
-                return True
-        self._await_request()
-        return False
+    def _hold_back(self) -> None:
+        """A client that does not read its answers gets no more of them, and says no more: resume_writing goes on."""
+        if self.parser.buffered > self.server.limits.read_ahead:
+            self.stream.pause_reading()
+        self._watch_progress()
 
     def _begin(self, request: Request) -> None:
-        parser = self.parser
-        body: Body = b""
+        parser, server = self.parser, self.server
+        handler = server.handler
+        self.requests_left -= 1
+        self._keep_alive = keep_alive = request.keep_alive and self.requests_left != 0
         if request.length == 0:
-            parser.next_event()  # EndOfMessage
+            parser.skip_end()
+            body: Body = b""
+            self._plain = keep_alive and request.version == 11 and request.method == b"GET"
         else:
             body = self._begin_body(request)
-        self.exchange = exchange = ServerExchange(self, request, body)
-        if type(body) is bytes:
+            self._plain = False
+            if request.length > server.limits.max_body:
+                handler = server.body_refusal
+        self.exchange = exchange = self.exchange_type(self.reactor, request, body, self.peer, server.scheme, self)
+        if body and type(body) is bytes:
             exchange.bytes_in = len(body)
-        if parser.buffered and not self._corked:
+        if parser._data and not self._corked:
             self._corked = True
             self.stream.cork()
         self.state = "handling"
-        self._keep_alive = request.keep_alive
         try:
-            self.server.handler.handle(exchange)
+            handler.handle(exchange)
         except Exception as error:  # whatever a handler raises costs its own exchange alone
             log.exception("exception while handling %r", request)
             self._give_up(error)
@@ -312,13 +335,12 @@ class ServerConnection:
 
     def _await_request(self) -> None:
         """No whole head is there. Wait for more, or close where none can come."""
-        stream, state = self.stream, self.state
+        stream, state, limits = self.stream, self.state, self.server.limits
         if state != "idle" and state != "head":
             return
         if not stream.reading:
             stream.resume_reading()
-        limits = self.server.limits
-        if self.parser.buffered:
+        if self.parser._data:
             if stream.at_eof:
                 self._close()
             elif state == "idle":
@@ -336,7 +358,8 @@ class ServerConnection:
     def _refuse(self, error: ProtocolError) -> None:
         """Answer what is no request, and close: where one message ends and the next begins is in doubt."""
         self._keep_alive = False
-        exchange = self.exchange = ServerExchange(self, None, b"")
+        exchange = self.exchange = self.exchange_type(self.reactor, None, b"", self.peer, self.server.scheme, self)
+        exchange.reason = error.reason
         if self.server.access_log is not None:
             exchange.on_end(self.server.access_log.record)
         exchange.respond(*error_page(error.status, error.reason))
@@ -356,12 +379,22 @@ class ServerConnection:
                 if self.exchange is not None and not self.exchange.status:
                     self.stream.write(CONTINUE)  # RFC 9110 section 10.1.1
             self.stream.resume_reading()
-            self._deadline_at_most(limits.body)
+            self._deadline_at_most(body.patience)
             return None
         self._may_continue = False
         if type(event) is Data:
+            size = len(event.data)
             if self.exchange is not None:
-                self.exchange.bytes_in += len(event.data)
+                self.exchange.bytes_in += size
+            body.received += size
+            if body.received > limits.max_body:
+                self._keep_alive = False
+                body.cut = BodyCutShort(*BODY_TOO_LARGE)
+                raise BodyCutShort(*BODY_TOO_LARGE)
+            if limits.rate:
+                body.patience = min(limits.body, body.patience + size / limits.rate)
+            else:
+                body.patience = limits.body
             if self.parser.buffered <= limits.read_ahead:
                 self.stream.resume_reading()
             return event
@@ -382,7 +415,7 @@ class ServerConnection:
         elif request is not None and request.method == b"CONNECT":
             self._keep_alive = False  # refused: what follows may already be the tunnel's
         wire = head.wire if self._keep_alive and request.version == 11 else None
-        if request is not None and (request.method == b"HEAD" or head.status == 304 or head.status == 204):
+        if request is not None and (request.method == b"HEAD" or head.status in _BODYLESS):
             self._send_bodyless(exchange, head, body, wire)
         elif type(body) is bytes:
             if wire is None:
@@ -420,19 +453,18 @@ class ServerConnection:
             fields.remove(b"connection", b"transfer-encoding")
             if length is not None:
                 fields.remove(b"content-length")
-        parts = [status_line(head.status, head.reason), fields.wire()]
-        if b"date" not in index:  # RFC 9110 section 6.6.1
-            parts.append(b"Date: %b\r\n" % format_date(self.reactor.wall))
-        if chunked:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
-        elif length is not None:
-            parts.append(b"Content-Length: %d\r\n" % length)
+        end = b"\r\n"
         if not self._keep_alive:
-            parts.append(b"Connection: close\r\n")
+            end = b"Connection: close\r\n\r\n"
         elif exchange.request.version < 11:
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        return b"".join(parts)
+            end = b"Connection: keep-alive\r\n\r\n"
+        if chunked:
+            end = b"Transfer-Encoding: chunked\r\n" + end
+        elif length is not None:
+            end = b"Content-Length: %d\r\n%b" % (length, end)
+        if b"date" not in index:  # RFC 9110 section 6.6.1
+            end = b"Date: %b\r\n%b" % (format_date(self.reactor.wall), end)
+        return status_line(head.status, head.reason) + fields.wire() + end
 
     def _send_source(self, exchange: ServerExchange, head: Head, source: Source, wire: bytes | None) -> None:
         length = source.length
@@ -454,7 +486,7 @@ class ServerConnection:
         stream.write(wire)
         if file is not None and file[2] == length:
             self._file_at = stream.sent + stream.backlog
-            stream.send_file(*file)
+            stream.send_file(*file, source.intact)
         else:
             source.on_ready = self._source_ready
             self._pump()
@@ -623,13 +655,15 @@ class ServerConnection:
         lines.append(b"\r\n")
         self.stream.write(b"".join(lines))
         self.state = "upgraded"
+        exchange.on_end(self._upgrade_over)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.stream.resume_reading()
         return self.stream, self.parser.detach()
 
-    def _upgrade_over(self) -> None:
+    def _upgrade_over(self, exchange: Exchange) -> None:
+        exchange.connection = None
         self.state = "closed"
         self.exchange = None
         self._end_unsent("the client's connection was lost")
@@ -638,23 +672,43 @@ class ServerConnection:
     # Deadlines.
 
     def _deadline_at_most(self, seconds: float) -> None:
-        """The deadline is `seconds` from now, and the timer fires no later than that."""
-        self.deadline = when = self.reactor.now + seconds
+        """The deadline is `seconds` from now, or when a slow client is judged, and the timer fires no later than that."""
+        when = self.reactor.now + seconds
+        if self._progress >= 0 and self._judge_at < when:
+            when = self._judge_at
+        self.deadline = when
         if self._timer is not None and self._timer.when > when:
             self._timer.cancel()
-            self._timer = self.reactor.call_later(seconds, self._on_timer)
+            self._timer = self.reactor.call_later(max(0.0, when - self.reactor.now), self._on_timer)
 
     def _watch_progress(self) -> None:
-        """From the first byte that waits: another must be taken within `stalled` seconds, and from then on the next."""
-        progress = self.stream.sent if self.stream.backlog else -1
-        if progress != self._progress:
-            self._progress = progress
-            self._deadline_at_most(self.server.limits.stalled)
+        """While bytes wait for the client its speed is measured, over `stalled` seconds each time."""
+        if not self.stream.backlog:
+            self._progress = -1
+        elif self._progress < 0:
+            self._measure()
+
+    def _measure(self) -> None:
+        stalled = self.server.limits.stalled
+        self._progress = self.stream.taken()
+        self._judge_at = self.reactor.now + stalled
+        self._deadline_at_most(stalled)
+
+    def _judge(self) -> None:
+        """All the while bytes were waiting for the client: it must have taken so many a second, and one at the least."""
+        limits = self.server.limits
+        taken = self.stream.taken() - self._progress
+        if taken <= 0:
+            self.abort("the client stopped reading")
+        elif taken < limits.rate * limits.stalled:
+            self.abort("the client reads too slowly")
+        else:
+            self._measure()
 
     def _on_timer(self) -> None:
         self._timer = None
         if self.deadline <= self.reactor.now:
-            self.deadline = self.reactor.now + self.server.limits.idle
+            self._deadline_at_most(self.server.limits.idle)
             self._expired()
         if self._timer is None and self._has_deadline:
             self._timer = self.reactor.call_later(self.deadline - self.reactor.now, self._on_timer)
@@ -667,17 +721,18 @@ class ServerConnection:
     def _expired(self) -> None:
         """The deadline has passed: act by state, or look again at the next."""
         stream, body = self.stream, self._body
-        if self.state == "draining":
+        if stream.backlog and self._progress >= 0 and self._judge_at <= self.reactor.now:
+            self._judge()
+        elif self.state == "draining":
             self._close()
         elif stream.backlog:
-            if stream.sent == self._progress:
-                self.abort("the client stopped reading")
-            else:
-                self._watch_progress()
+            self._watch_progress()
         elif self.state == "idle":
             self._close()
         elif self.state == "head":
             self._refuse(ProtocolError("the request's head did not arrive in time", 408))
+        elif body is not None and body.waiting and (left := body.patience_left()) > 0:
+            self._deadline_at_most(left)
         elif body is not None and body.waiting:
             body.cut = BodyCutShort("the request's body did not arrive in time", 408)
             self._keep_alive = False

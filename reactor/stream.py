@@ -15,10 +15,14 @@ empties the queue tells by its return, and only what the loop did is told throug
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from reactor.errors import BodyCutShort
@@ -49,12 +53,20 @@ class StreamOwner(Protocol):
 
 
 class _FileRange:
-    __slots__ = ("fd", "offset", "count")
+    __slots__ = ("fd", "offset", "count", "_intact", "_begun")
 
-    def __init__(self, fd: int, offset: int, count: int) -> None:
+    def __init__(self, fd: int, offset: int, count: int, intact: Callable[[], bool] | None) -> None:
         self.fd = fd
         self.offset = offset
         self.count = count
+        self._intact = intact
+        self._begun = False
+
+    def check(self, most: int) -> None:
+        """Before up to `most` bytes are sent: not the last of a file that has changed since the first were. Raises BodyCutShort."""
+        if self._begun and self.count <= most and self._intact is not None and not self._intact():
+            raise BodyCutShort("the file changed while it was sent")
+        self._begun = True
 
 
 class Stream:
@@ -135,13 +147,14 @@ class Stream:
         if not was_corked:
             self._flush_now()
 
-    def send_file(self, fd: int, offset: int, count: int) -> None:
+    def send_file(self, fd: int, offset: int, count: int, intact: Callable[[], bool] | None = None) -> None:
         """Send `count` bytes of a file by sendfile(2); the descriptor must stay open until `drained`.
 
-        A file that turns out shorter breaks the stream with a reset, so that nobody takes it for whole.
+        A file that turns out shorter, or that is not `intact` before its last bytes, breaks the stream with a reset, so that
+        nobody takes it for whole.
         """
         if count and not self._shut:
-            self._enqueue(_FileRange(fd, offset, count), count)
+            self._enqueue(_FileRange(fd, offset, count, intact), count)
             self._flush_now()
 
     def cork(self) -> None:
@@ -151,6 +164,13 @@ class Stream:
     def uncork(self) -> None:
         self._corked = False
         self._flush_now()
+
+    def taken(self) -> int:
+        """Bytes that have reached the peer's kernel: those sent, less what waits in ours (SIOCOUTQ, tcp(7))."""
+        if self.sock is None or self.state == "closed":
+            return self.sent
+        waiting = int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return max(0, self.sent - waiting)
 
     def _flush_now(self) -> None:
         if self._queue and not self._corked and not self._mask & WRITE and self.state == "open":
@@ -193,6 +213,7 @@ class Stream:
         self._update_mask()
 
     def _send_file_range(self, item: _FileRange) -> int:
+        item.check(TURN_BYTES)
         sent = os.sendfile(self.sock.fileno(), item.fd, item.offset, min(item.count, TURN_BYTES))  # type: ignore[union-attr]
         if sent == 0:
             raise BodyCutShort("the file became shorter while it was sent")
@@ -275,7 +296,7 @@ class Stream:
             self._update_mask()
 
     def ready(self, mask: int) -> None:
-        if mask & WRITE and self._queue is not None:
+        if mask != READ and self._queue is not None and mask & WRITE:
             self._push()
             self._tell_progress()
         if mask & READ and self._mask & READ:

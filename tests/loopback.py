@@ -154,7 +154,7 @@ class Served:
 
     def __init__(self, house: House, handler: Handler, limits: ServerLimits, access_log: ExchangeLog | None) -> None:
         self.house = house
-        self.server = Server(house.reactor, handler, limits, access_log)
+        self.server = Server(house.reactor, handler, limits, access_log, timed=getattr(access_log, "timed", False))
         self.listener = Listener(house.reactor, "127.0.0.1", 0, self.server.accept)
         self.port: int = self.listener.port
 

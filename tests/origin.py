@@ -20,8 +20,11 @@ from cache.entry import Entry
 from cache.policy import DEFAULT_POLICY, Policy
 from cache.stores.memory import Content, MemoryStore, Writer
 from handlers.caching import Caching
-from handlers.proxy import Forwarding, Upstream
-from handlers.tunnel import Tunnel
+from handlers.forwarded import Trust, network
+from handlers.proxy import Forwarding
+from handlers.rewrite import media_types
+from handlers.tunnel import ANY_PORT, Tunnel
+from handlers.upstreams import Upstream
 from reactor.client import ClientLimits, Pool
 from reactor.connector import Connector
 from reactor.exchange import Exchange, Handler
@@ -99,6 +102,9 @@ class Proxy:
         server_limits: ServerLimits = LIMITS,
         prefix: str = "",
         preserve_host: bool = False,
+        at: str = "",
+        trust: str = "",
+        rewrite: str = "",
     ) -> None:
         self.house = house
         self.reverse = reverse
@@ -108,14 +114,16 @@ class Proxy:
         self.pool = Pool(house.reactor, connector, limits)
         house.cleanups += [resolver.close, self.pool.close]
         self.authority = f"127.0.0.1:{self.origin.port}"
-        upstream = Upstream.parse(f"http://{self.authority}{prefix}") if reverse else None
-        self.forwarding = Forwarding(self.pool, upstream, preserve_host, tunnel_idle=60.0)
+        upstreams = [Upstream.parse(f"http://{self.authority}{prefix}", at.encode())] if reverse else []
+        trusted = Trust([network(trust)] if trust else [])
+        types = media_types(rewrite) if rewrite else frozenset()
+        self.forwarding = Forwarding(self.pool, upstreams, preserve_host, tunnel_idle=60.0, trust=trusted, rewrite=types)
         handler: Handler = self.forwarding
         if store is not None:
             handler = self.caching = Caching(house.reactor, handler, store, policy)
             house.cleanups.append(store.close)
         if not reverse:
-            handler = Tunnel(connector, handler, idle=60.0)
+            handler = Tunnel(connector, handler, idle=60.0, ports=ANY_PORT)
         self.handling = Handling(handler.handle)
         self.served = house.serve(self.handling, server_limits)
         self._open: list[Peer] = []  # the origin's connections

@@ -96,11 +96,13 @@ def _spell_chunks(draw: st.DrawFn, chunks: list[bytes], trailing: list[tuple[byt
 def requests(draw: st.DrawFn) -> Message:
     """A request that RFC 9112 allows: every form of the target, both versions, every framing."""
     version = draw(st.sampled_from([b"HTTP/1.1"] * 5 + [b"HTTP/1.0", b"HTTP/1.9"]))
-    form = draw(st.sampled_from(["origin"] * 5 + ["absolute", "absolute", "asterisk"]))
+    form = draw(st.sampled_from(["origin"] * 6 + ["absolute", "absolute", "asterisk", "authority"]))
     host = draw(st.sampled_from(HOSTS))
     method = draw(st.sampled_from(METHODS))
     if form == "asterisk":
         method, target = b"OPTIONS", b"*"
+    elif form == "authority":
+        method, target = b"CONNECT", draw(st.sampled_from([b"example.com:443", b"[::1]:1", b"A:65535"]))
     elif form == "absolute":
         target = draw(st.sampled_from([b"http", b"HTTP", b"https"])) + b"://" + host + draw(st.one_of(st.just(b""), paths))
     else:
@@ -111,9 +113,11 @@ def requests(draw: st.DrawFn) -> Message:
         pairs.append(
             (b"Connection", draw(st.sampled_from([b"close", b"keep-alive", b"Keep-Alive, X-A", b"close, TE", b"x"])))
         )
+    elif draw(st.integers(0, 9)) == 0:
+        pairs += [(b"Connection", b"Upgrade"), (b"Upgrade", draw(st.sampled_from([b"websocket", b"a/1, h2c", b"h2c", b""])))]
     message = Message((method, target, version), pairs)
     framing = draw(st.sampled_from(["none", "none", "length", "chunked" if version != b"HTTP/1.0" else "length"]))
-    payload = _frame(draw, message, framing)
+    payload = _frame(draw, message, "none" if form == "authority" else framing)
     pairs[:] = draw(st.permutations(pairs))
     message.wire = b" ".join(message.start) + b"\r\n" + _spell_fields(draw, pairs) + b"\r\n" + payload
     return message

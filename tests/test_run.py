@@ -6,12 +6,14 @@ import gc
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,11 @@ import pytest
 
 from handlers.access import AccessControl
 from handlers.caching import Caching
+from handlers.client_limits import ClientRate
+from handlers.forwarded import TrustedScheme
+from handlers.pac import Pac
 from handlers.tunnel import Tunnel
+from handlers.users import Users, make_entry
 from reactor import __version__
 from reactor.errors import ConfigError
 from reactor.roles.client import ClientGroup
@@ -27,7 +33,9 @@ from reactor.roles.custom import CustomGroup
 from reactor.roles.process import Group, Process
 from reactor.roles.proxy import ProxyGroup
 from reactor.roles.server import ServerGroup
+from reactor.roles.sites import Site
 from reactor.run import configure, main
+from reactor.server import ServerLimits
 from tests.loopback import open_descriptors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,6 +125,8 @@ def make_folder(path: Path) -> Path:
     (path / "site" / "hello.txt").write_text("hello\n")
     (path / "site" / "sub" / "index.html").write_text("<p>sub</p>\n")
     (path / "users_own.py").write_text(MODULE)
+    (path / "rules").write_text("# who may pass\nallow host=127.0.0.1\n")
+    (path / "users").write_text(make_entry("alice", "secret", log2_n=4) + "\n")
     os.utime(path / "site" / "hello.txt", (1e9, 1e9))  # old enough to be fresh for long (RFC 9111 section 4.2.2)
     return path
 
@@ -190,6 +200,31 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role server --listen 192.0.2.1:0", "cannot listen on 192.0.2.1:0: "),
         ("--role server --root nowhere", "--root nowhere: not a directory"),
         ("--role server --root site/hello.txt", "--root site/hello.txt: not a directory"),
+        ("--role server --root /x=nowhere", "--root nowhere: not a directory"),
+        ("--role server --root /x/../y=site", "--role server: --root /x/../y=site: '/x/../y' is no path such as /assets"),
+        ("--role server --root /x//y=site", "--role server: --root /x//y=site: '/x//y' is no path"),
+        ("--role server --root /%41=site", "--role server: --root /%41=site: '/%41' is no path"),
+        ("--role server --root site --root /=site", "--role server: --root /=site: there is one for / already"),
+        ("--role server --root /a=site --root /a/=site", "--role server: --root /a/=site: there is one for /a already"),
+        ("--role server --host a", "--host a: no --root behind it"),
+        ("--role server --host a --host b --root site", "--host a: no --root behind it"),
+        ("--role server --host a,b,a --root site", "--role server: --host a,b,a: a is named twice"),
+        ("--role server --host a --root site --host A --root site", "--role server: --host A: A is named twice"),
+        ("--role server --host a:80 --root site", "--role server: --host a:80: 'a:80' is no host such as example.com"),
+        ("--role server --host a..*.b --root site", "--role server: --host a..*.b: 'a..*.b' is no host"),
+        ("--role server --host a, --root site", "--role server: --host a,: '' is no host"),
+        ("--role server --host http://a --root site", "--role server: --host http://a: 'http://a' is no host"),
+        ("--role server --index a/b", "--role server: argument --index: 'a/b' is not the name of a file"),
+        ("--role server --max-age soon", "--role server: argument --max-age: 'soon' is not of the form SECONDS or GLOB=SECONDS"),
+        ("--role server --max-age =5", "--role server: argument --max-age: '=5' is not of the form"),
+        ("--role server --max-age *.js=-1", "--role server: argument --max-age: '*.js=-1' is not of the form"),
+        ("--role server --cors example.com", "--role server: argument --cors: 'example.com' is not an origin such as https://"),
+        ("--role server --cors https://a/", "--role server: argument --cors: 'https://a/' is not an origin"),
+        ("--role server --cache-size much", "--role server: argument --cache-size: 'much' is not a size"),
+        ("--role server --cache-rule ttl=60", "--cache-rule without --cache-size: there is no cache for it"),
+        ("--role server --max-connections -1", "--role server: argument --max-connections: "),
+        ("--role server --idle-timeout 0", "--role server: argument --idle-timeout: 0 seconds leave no time for anything"),
+        ("--role proxy --min-rate slow", "--role proxy: argument --min-rate: 'slow' is not a size"),
         ("--role server --api users_own", "--api users_own: not of the form package.module:Name"),
         ("--role server --api users_own:no_api", "--api users_own:no_api: not an instance of Api"),
         ("--role server --api nonsense:api", "--api nonsense:api: No module named 'nonsense'"),
@@ -199,9 +234,17 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--grace -1 --role server", "argument --grace: "),
         ("--grace 1_0 --role server", "argument --grace: '1_0' is not a number of seconds"),
         ("--role proxy --upstream localhost", "--upstream 'localhost' is no URL of the form http://host[:port][/path]"),
-        ("--role proxy --upstream https://a", "--upstream 'https://a': only http:// is spoken to upstreams"),
         ("--role proxy --upstream http://a:99999", "--upstream 'http://a:99999' is no URL"),
         ("--role proxy --upstream http://a/?x", "--upstream 'http://a/?x': a query has no place here"),
+        ("--role proxy --upstream /a=b", "--upstream 'b' is no URL of the form http://host[:port][/path]"),
+        ("--role proxy --upstream /a=http://a --upstream /a/=http://b", "--upstream: two of them stand at /a"),
+        ("--role proxy --preserve-host", "--preserve-host is for a reverse proxy: it needs an --upstream"),
+        ("--role proxy --trust 10.0.0.0/8", "--trust is for a reverse proxy: it needs an --upstream"),
+        ("--role proxy --upstream http://a --trust 10.0.0.1/8", "--trust '10.0.0.1/8': 10.0.0.1/8 has host bits set"),
+        ("--role proxy --rewrite-links text/html", "--rewrite-links is for a reverse proxy: it needs an --upstream"),
+        ("--role proxy --upstream http://a --rewrite-links html", "--rewrite-links 'html': 'html' is no media type"),
+        ("--role proxy --connect-ports 0", "--connect-ports '0': '0' is neither a port"),
+        ("--role proxy --upstream http://a --connect-ports 443", "--connect-ports is for a forward proxy"),
         ("--role proxy --cache-size much", "--role proxy: argument --cache-size: 'much' is not a size"),
         ("--role proxy --cache-size -1", "--role proxy: argument --cache-size: "),
         ("--role proxy --cache-rule ttl=x", "--role proxy: argument --cache-rule: "),
@@ -215,9 +258,8 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role proxy --listen 127.0.0.1:0 --listen 192.0.2.1:0", "a forward proxy on 192.0.2.1 would be open"),
         ("--role proxy --listen 0.0.0.0:0 --deny port=25", "a forward proxy on 0.0.0.0 would be open to everybody"),
         ("--role client", "--role client: the following arguments are required: URL"),
-        ("--role client -H nonsense http://a", "--role client: argument -H: 'nonsense' is not a field of the form NAME"),
-        ("--role client -X A(B http://a", "--role client: argument -X: 'A(B' is not a method"),
-        ("--role client -x https://a http://a", "--role client: argument -x: 'https://a' is not a proxy's URL"),
+        ("--role client -H nonsense http://a", "--role client: argument -H/--header: 'nonsense' is not a field of the form NAME"),
+        ("--role client -X A(B http://a", "--role client: argument -X/--request: 'A(B' is not a method"),
         ("--role client -d @nowhere http://a", "-d @nowhere: No such file or directory"),
     ],
 )
@@ -308,7 +350,10 @@ def test_the_defaults(read: Read) -> None:
     process = read("--role server --role proxy --role users_own:Hello")
     server, proxy, _ = process.groups
     assert [listening(group) for group in process.groups] == [[("127.0.0.1", port)] for port in (8000, 8080, 9000)]
-    assert (server.root, proxy.cache_size, proxy.upstream, proxy.rules) == (".", 256 << 20, None, [])
+    assert server.sites == [Site((), {b"/": "."})]
+    assert replace(server.limits, connections=1) == replace(ServerLimits(), connections=1) == replace(proxy.limits, connections=1)
+    assert (server.cors, server.flags.cache_size) == (None, 0)
+    assert (proxy.cache_size, proxy.upstreams, proxy.access.rules) == (256 << 20, [], [])
     assert process.grace == 10
     assert [group.log_path for group in process.groups] == [None] * 3, "standard output is no terminal here"
 
@@ -324,6 +369,40 @@ def test_the_defaults(read: Read) -> None:
 def test_grace_and_verbose_may_stand_anywhere(read: Read, argv: str) -> None:
     process = read(argv)
     assert (process.grace, process.flags.verbose) == (2.5, True)
+
+
+def test_roots_by_path_and_by_host(read: Read) -> None:
+    argv = "--role server --root site --root /sub/=site/sub --host A.example,*.b.example --root ./site --host [::1] --root /x=."
+    assert read(argv).groups[0].sites == [
+        Site((), {b"/": "site", b"/sub": "site/sub"}),
+        Site((b"a.example", b"*.b.example"), {b"/": "./site"}),
+        Site((b"[::1]",), {b"/x": "."}),
+    ]
+
+
+def test_a_folder_with_an_equals_sign(read: Read, folder: Path) -> None:
+    (folder / "a=b").mkdir()
+    assert read("--role server --root a=b").groups[0].sites == [Site((), {b"/": "a=b"})]
+    assert read(f"--role server --root /={folder}/a=b").groups[0].sites == [Site((), {b"/": f"{folder}/a=b"})]
+
+
+@pytest.mark.parametrize(("descriptors", "connections"), [(-1, 16_384), (2**20, 16_384), (4096, 2048)])
+def test_half_of_the_descriptors_are_for_clients(
+    read: Read, monkeypatch: pytest.MonkeyPatch, descriptors: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, descriptors))
+    assert read("--role proxy").groups[0].limits.connections == connections
+    assert read("--role proxy --max-connections 9000").groups[0].limits.connections == 9000
+
+
+@pytest.mark.parametrize("role", ["server", "proxy", "users_own:Hello"])
+def test_limits_are_every_listeners(read: Read, role: str) -> None:
+    flags = "--max-connections 5 --max-requests 6 --max-body 1k --min-rate 0"
+    timeouts = "--idle-timeout 1.5 --head-timeout 2 --body-timeout 3 --send-timeout 4"
+    limits = ServerLimits(
+        connections=5, requests=6, max_body=1024, rate=0, idle=1.5, head=2, body=3, stalled=4,
+    )  # fmt: skip
+    assert read(f"--role {role} {flags} {timeouts}").groups[0].limits == limits
 
 
 def test_a_server_may_be_told_the_access_log_once_for_all(read: Read) -> None:
@@ -344,26 +423,29 @@ def test_sizes(read: Read, text: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("argv", "handlers"),
     [
-        ("", [Tunnel, Caching]),
-        ("--cache-size 0", [Tunnel]),
+        ("", [Pac, Tunnel, Caching]),
+        ("--cache-size 0", [Pac, Tunnel]),
         ("--upstream http://127.0.0.1:1/prefix/", [Caching]),
-        ("--allow client=127.0.0.1 --deny all", [AccessControl, Tunnel, Caching]),
-        ("--listen 0.0.0.0:0 --allow client=10.0.0.0/8", [AccessControl, Tunnel, Caching]),
+        ("--upstream http://127.0.0.1:1 --trust ::1 --deny host=a", [AccessControl, TrustedScheme, Caching]),
+        ("--allow client=127.0.0.1 --deny all", [Pac, AccessControl, Tunnel, Caching]),
+        ("--listen 0.0.0.0:0 --allow client=10.0.0.0/8", [Pac, AccessControl, Tunnel, Caching]),
+        ("--listen 0.0.0.0:0 --users users --client-rate 5", [ClientRate, Pac, Users, Tunnel, Caching]),
+        ("--rules rules --users users --upstream http://127.0.0.1:1", [Users, AccessControl, Caching]),
         ("--listen 0.0.0.0:0 --upstream http://127.0.0.1:1", [Caching]),
     ],
 )
 def test_a_proxy_is_its_handlers_around_each_other(read: Read, argv: str, handlers: list[type]) -> None:
     handler = read("--role proxy " + argv).groups[0].make_handler()
     found = []
-    while isinstance(handler, (AccessControl, Tunnel, Caching)):
+    while isinstance(handler, (ClientRate, Pac, Users, AccessControl, TrustedScheme, Tunnel, Caching)):
         found.append(type(handler))
-        handler = handler._handler if isinstance(handler, AccessControl) else handler.handler
+        handler = handler.handler if hasattr(handler, "handler") else handler._handler
     assert found == handlers
 
 
 def test_rules_keep_their_order(read: Read) -> None:
     (group,) = read("--role proxy --deny host=a,b --allow all --deny method=GET").groups
-    assert [str(rule) for rule in group.rules] == ["deny host=a,b", "allow all", "deny method=GET"]
+    assert [str(rule) for rule in group.access.rules] == ["deny host=a,b", "allow all", "deny method=GET"]
 
 
 @pytest.mark.parametrize("name", ["Hello", "make", "ready", "Nested.Handler"])
@@ -388,9 +470,11 @@ def test_help_tells_every_flag_by_role_with_examples(capsys: pytest.CaptureFixtu
     told = dict(zip(("the process", "server", "proxy", "client", "own"), sections[1:6], strict=True))
     for section, flags in {
         "the process": "--help --version --check --grace --verbose",
-        "server": "--listen --root --api --access-log --log-format",
-        "proxy": "--listen --upstream --cache-size --cache-ranges --cache-targets --cache-rule --allow --deny --access-log",
-        "client": "URL -X -H -d -o -i -I -v -x -L --fail",
+        "server": "--listen --root --host --api --index --listing --follow-symlinks --dot-files --max-age --cors --cache-size"
+        " --cache-rule --access-log --log-format --max-connections --max-requests --max-body --idle-timeout --head-timeout"
+        " --body-timeout --send-timeout --min-rate",
+        "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-ranges --cache-targets --cache-rule --allow --deny --access-log",
+        "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail",
         "own": "--listen --allow --deny --access-log",
     }.items():
         for flag in flags.split():

@@ -18,11 +18,12 @@ from cache.stores.memory import MemoryStore
 from handlers.access_log import AccessLog
 from handlers.api import builtin_api
 from handlers.caching import Caching
-from handlers.fetch import HTTP_ERROR, OK, Fetch, FetchOptions
-from handlers.proxy import Forwarding, Upstream
+from handlers.fetch_command import HTTP_ERROR, OK, Fetch, FetchOptions
+from handlers.proxy import Forwarding
 from handlers.router import Router
 from handlers.static import Static
-from handlers.tunnel import Tunnel
+from handlers.tunnel import ANY_PORT, Tunnel
+from handlers.upstreams import Upstream, Upstreams
 from reactor.client import Pool
 from reactor.connector import Connector
 from reactor.exchange import Exchange
@@ -50,11 +51,11 @@ class Tiers:
         resolver = Resolver(house.reactor)
         connector = Connector(house.reactor, resolver)
         self.upstream_pool, self.client_pool = Pool(house.reactor, connector), Pool(house.reactor, connector)
-        upstream = Upstream.parse(f"http://127.0.0.1:{self.server.port}") if reverse else None
-        self.forwarding = Forwarding(self.upstream_pool, upstream)
+        upstreams = [Upstream.parse(f"http://127.0.0.1:{self.server.port}")] if reverse else []
+        self.forwarding = Forwarding(self.upstream_pool, upstreams)
         self.store = MemoryStore(cache)
         self.caching = Caching(house.reactor, self.forwarding, self.store)
-        self.proxied = Handling((self.caching if reverse else Tunnel(connector, self.caching)).handle)
+        self.proxied = Handling((self.caching if reverse else Tunnel(connector, self.caching, ports=ANY_PORT)).handle)
         self.proxy = house.serve(self.proxied)
         self.reverse = reverse
         house.cleanups += [resolver.close, self.upstream_pool.close, self.client_pool.close, self.store.close, static.close]
@@ -125,7 +126,7 @@ def test_an_empty_file(tiers: Tiers) -> None:
 
 def test_a_post_is_echoed(tiers: Tiers) -> None:
     body = bytes(range(256)) * 40
-    code, text, _ = tiers.fetch("/api/echo", data=body, fields=[("Content-Type", "application/octet-stream")])
+    code, text, _ = tiers.fetch("/api/echo", data=[body], fields=[("Content-Type", "application/octet-stream")])
     echoed = json.loads(text)
     assert (code, echoed["method"], base64.b64decode(echoed["body_base64"])) == (OK, "POST", body)
     assert ("Via" in dict(echoed["fields"])) and "Content-Length" in dict(echoed["fields"])
@@ -253,7 +254,7 @@ def test_everything_is_logged(house: House, root: Path) -> None:
 def test_a_cache_behind_a_cache(house: House, root: Path) -> None:
     """What the inner one did stays before what the outer one did, and what it knows of the age is not lost."""
     inner, outer = Tiers(house, root, reverse=True), Tiers(house, root, reverse=True)
-    outer.forwarding.upstream = Upstream.parse(f"http://127.0.0.1:{inner.proxy.port}")
+    outer.forwarding.upstreams = Upstreams([Upstream.parse(f"http://127.0.0.1:{inner.proxy.port}")])
     assert inner.fetch("/hello.txt")[1] == HELLO
     house.pass_time(10.0)
     first, second = outer.statuses("/hello.txt")

@@ -215,6 +215,11 @@ class Writer:
             self.content.release()
 
 
+class _Entries(dict[bytes, "tuple[Entry, ...]"]):
+    def __missing__(self, key: bytes) -> tuple[Entry, ...]:
+        return ()
+
+
 class MemoryStore:
     """Entries in memory, never more than `limit` bytes of them."""
 
@@ -224,13 +229,11 @@ class MemoryStore:
         self.used = 0
         self.findable = 0  # of that, what entries take that can be evicted; the rest is arriving, or only still read
         self.evicted = 0
-        self._entries: dict[bytes, tuple[Entry, ...]] = {}
+        self._entries = _Entries()
+        # Every variant stored under a primary key, without a call's cost.
+        self.get: Callable[[bytes], tuple[Entry, ...]] = self._entries.__getitem__
         self._order = Sieve()
         self._descriptors = _file_budget()
-
-    def get(self, key: bytes) -> tuple[Entry, ...]:
-        """Every variant stored under a primary key."""
-        return self._entries.get(key, ())
 
     def begin(self, key: bytes, entry: Entry, length: int | None) -> Writer | None:
         """A writer for an entry's body of `length` bytes (None where unknown); None where it cannot be stored.

@@ -16,7 +16,7 @@ from reactor.http.grammar import OWS
 # Section 8.8.3. A comma may stand within the quotes, so a list of tags is not simply split at commas.
 _ENTITY_TAG = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _ONE_TAG = re.compile(_ENTITY_TAG)
-_MEMBER = re.compile(rb"[ \t]*(" + _ENTITY_TAG + rb")?[ \t]*(?:,|\Z)")
+_MEMBER = re.compile(rb"[ \t]*(?:(" + _ENTITY_TAG + rb")[ \t]*)?(?:,|\Z)")
 
 # Section 13.2.1: methods that neither select nor modify a representation have no preconditions.
 _UNCONDITIONAL = frozenset((b"CONNECT", b"OPTIONS", b"TRACE"))

@@ -19,6 +19,12 @@ ONE_OFF = frozenset(
     b" last-modified content-range range x-request-id x-correlation-id traceparent x-forwarded-for".split()
 )
 
+# By these a request asks for other than a stored or a whole response as it is: conditions (RFC 9110 section 13.1), a range
+# (section 14.2), directives for caches (RFC 9111 sections 5.2 and 5.4).
+TERMS = frozenset(
+    b"if-match if-none-match if-modified-since if-unmodified-since if-range range cache-control pragma".split()
+)
+
 
 class _LineMemo(dict[bytes, tuple[bytes, bytes]]):
     """Field line → (lower-case name, value), each distinct line validated once.
@@ -29,27 +35,30 @@ class _LineMemo(dict[bytes, tuple[bytes, bytes]]):
     oddly_spaced = 0
 
     def __missing__(self, line: bytes) -> tuple[bytes, bytes]:
-        name, colon, value = line.partition(b":")
-        if not colon or value.translate(FIELD_TABLE) != value:
-            raise ProtocolError(describe_bad_line(line))
-        lower = _lower.get(name)
-        if lower is None:
-            lower = _read_name(name, line)
-        stripped = value.strip(OWS)
-        pair = (lower, stripped)
-        if value[:1] != b" " or len(stripped) + 1 != len(value):
-            self.oddly_spaced += 1
-        elif lower not in ONE_OFF and len(line) <= MEMO_LINE_LENGTH:
+        name, colon, value = line.partition(b": ")
+        lower = _lower.get(name) or _read_name(name)
+        if not colon or not lower or value.translate(FIELD_TABLE) != value or value.strip(OWS) != value:
+            return self._read_oddly_spaced(line)
+        pair = (lower, value)
+        if lower not in ONE_OFF and len(line) <= MEMO_LINE_LENGTH:
             if len(self) >= MEMO_LINES:
                 self.clear()
             self[line] = pair
         return pair
 
+    def _read_oddly_spaced(self, line: bytes) -> tuple[bytes, bytes]:
+        name, colon, value = line.partition(b":")
+        lower = _lower.get(name) or _read_name(name)
+        if not colon or not lower or value.translate(FIELD_TABLE) != value:
+            raise ProtocolError(describe_bad_line(line))
+        self.oddly_spaced += 1
+        return lower, value.strip(OWS)
 
-def _read_name(name: bytes, line: bytes) -> bytes:
-    """The name in lower case, each spelling validated once."""
+
+def _read_name(name: bytes) -> bytes:
+    """The name in lower case, each spelling validated once; empty for what is no name."""
     if TOKEN.fullmatch(name) is None:
-        raise ProtocolError(describe_bad_line(line))
+        return b""
     lower = name.lower()
     if len(name) <= MEMO_NAME_LENGTH:
         if len(_lower) >= MEMO_NAMES:
@@ -100,9 +109,9 @@ class Fields:
     __slots__ = ("index", "cut", "_lines")
 
     index: dict[bytes, bytes]
-    # Of a request whose block of field lines is remembered: that block, and the Cookie and Referer values that were cut out
-    # of it. None for all others, and once something was changed.
-    cut: tuple[bytes, bytes | None, bytes | None] | None
+    # Of a request whose block of field lines is remembered: that block, the Cookie and Referer values that were cut out of
+    # it, and whether it is without TERMS. None for all others, and once something was changed.
+    cut: tuple[bytes, bytes | None, bytes | None, bool] | None
     # The lines; or a whole head as received and not yet cut into lines, no two of which then have the same name. In that
     # case `index` may be another message's too.
     _lines: list[bytes] | bytes
@@ -137,7 +146,7 @@ class Fields:
         lines = self._lines
         if type(lines) is bytes:
             self._lines = lines = lines[:-4].split(b"\r\n")[1:]
-            self.index = self.index.copy()
+            self.index = dict(map(parse_line, lines))  # this message's own, in the order of its lines
         return lines  # type: ignore[return-value]
 
     def get(self, name: bytes, default: bytes | None = None) -> bytes | None:
@@ -158,7 +167,8 @@ class Fields:
 
     def append_valid(self, line: bytes, lower: bytes, value: bytes) -> None:
         """Append a line whose parts the caller vouches for: `Name: value`, its name in lower case, its value."""
-        self.lines.append(line)
+        lines = self._lines
+        (self.lines if type(lines) is bytes else lines).append(line)  # type: ignore[union-attr]
         self.cut = None
         index = self.index
         index[lower] = index[lower] + b", " + value if lower in index else value
@@ -176,14 +186,22 @@ class Fields:
 
     def remove(self, *names: bytes) -> None:
         """Drop every line whose lower-case name is among `names`."""
-        gone = [name for name in names if name in self.index]
-        if gone:
-            lines = self.lines  # before the index, which may become another one here
-            index = self.index
-            for name in gone:
-                index.pop(name, None)
-            self.cut = None
-            self._lines = [line for line in lines if line[: line.index(b":")].lower() in index]
+        self.drop(frozenset(names))
+
+    def drop(self, names: frozenset[bytes]) -> None:
+        """The same of a set of names."""
+        if names.isdisjoint(self.index):
+            return
+        lines = self.lines  # before the index, which may become another one here
+        index = self.index
+        self.cut = None
+        if len(index) == len(lines):
+            # One line for each name, in the same order.
+            self._lines = [line for name, line in zip(index, lines) if name not in names]
+        else:
+            self._lines = [line for line in lines if line[: line.index(b":")].lower() not in names]
+        for name in names.intersection(index):
+            del index[name]
 
     def copy(self) -> Fields:
         """A copy whose changes do not show here."""
@@ -195,6 +213,11 @@ class Fields:
         else:
             other._lines, other.index = lines.copy(), self.index.copy()  # type: ignore[union-attr]
         return other
+
+    def states_terms(self) -> bool:
+        """Whether one of the TERMS is there."""
+        cut = self.cut
+        return not (TERMS.isdisjoint(self.index) if cut is None else cut[3])
 
     def options(self, name: bytes) -> list[bytes]:
         """The members of a comma-separated list of tokens, in lower case, empty ones dropped (section 5.6.1)."""

@@ -16,7 +16,8 @@ FORBIDDEN_TRAILERS = frozenset(
     b"transfer-encoding content-length host connection keep-alive proxy-connection upgrade te trailer expect range"
     b" max-forwards authorization proxy-authorization proxy-authenticate www-authenticate cookie set-cookie"
     b" content-encoding content-type content-range content-location cache-control pragma expires age date vary location"
-    b" if-match if-none-match if-modified-since if-unmodified-since if-range".split()
+    b" if-match if-none-match if-modified-since if-unmodified-since if-range retry-after warning via forwarded"
+    b" x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 )
 
 

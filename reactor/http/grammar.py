@@ -57,7 +57,11 @@ class Limits:
     chunk_line: int = 1024  # 400: chunk size with its extensions
     trailers: int = 8 * 1024  # 431
     content_length: int = 2**53 - 1  # 400: beyond this a number is not a length but an attack
+    body: int = 2**53 - 1  # 413 Content Too Large: what all chunks carry counts as a Content-Length does
     method: int = 32  # 501: no registered method is near this long
+    # Whether heads may be read by what others taught, all of which kept within LIMITS: so only where no limit on a head is
+    # lower. `dataclasses.replace(LIMITS, body=…)` keeps it.
+    remembers: bool = False
 
 
-LIMITS = Limits()
+LIMITS = Limits(remembers=True)

@@ -24,7 +24,7 @@ limits plus what was fed since `next_event` last said NEED_DATA.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from reactor.errors import ProtocolError
 from reactor.http.events import END, NEED_DATA, Data, EndOfMessage, Event
@@ -45,12 +45,15 @@ _nothing: dict[bytes, int] = {}  # what parsers with limits of their own remembe
 
 _BAD_CHUNK_END = "chunk data does not end where its size says"
 _BAD_CHUNK_LINE = "invalid chunk line"
+BODY_TOO_LARGE = "body too large"
 
 
 class IncrementalParser:
     """The buffer, the bodies and the states that requests and responses share."""
 
-    __slots__ = ("limits", "_data", "_pos", "_scan", "_eof", "_state", "_after", "_left", "_lead", "_fault")
+    __slots__ = ("limits", "_data", "_pos", "_scan", "_eof", "_state", "_after", "_left", "_lead", "_room", "_fault")
+
+    _first: ClassVar[frozenset[int]]  # octets that a head can begin with; a bare LF is refused as such
 
     limits: Limits
     _data: bytes | bytearray  # a bytearray only while something incomplete is awaited
@@ -61,6 +64,7 @@ class IncrementalParser:
     _after: Callable[[Any], Event]  # the state after the end of this message
     _left: int  # bytes of the body, or of the chunk begun, still to come
     _lead: int  # length of the CRLF before the next chunk line: 0 before the first, then 2
+    _room: int  # what further chunks may carry; counted only under limits that are the parser's own
     _fault: tuple[str, int]  # reason and status; the error itself would hold its traceback, and so this parser
 
     def feed(self, data: bytes) -> None:
@@ -85,6 +89,22 @@ class IncrementalParser:
     def next_event(self) -> Event:
         """The next event, or NEED_DATA; raises ProtocolError."""
         return self._state(self)
+
+    def take_whole(self) -> bytes | None:
+        """After a head: all of a body that is there already, and its end with it; None where that takes events."""
+        state = self._state
+        if state is IncrementalParser._body:
+            data, pos, left = self._data, self._pos, self._left
+            if type(data) is not bytes or len(data) - pos < left:
+                return None
+            piece = data[pos : pos + left]
+            self._consume(pos + left)
+        elif state is IncrementalParser._end:
+            piece = b""
+        else:
+            return None
+        self._state = self._after
+        return piece
 
     @property
     def buffered(self) -> int:
@@ -236,7 +256,11 @@ class IncrementalParser:
         digits = match[1]
         if len(digits) > MAX_SIZE_DIGITS or (size := int(digits, 16)) > self.limits.content_length:
             raise ProtocolError("chunk size beyond all reason")
-        if len(line) <= MEMO_CHUNK_LINE_LENGTH:
+        if self.limits is not LIMITS:
+            self._room -= size
+            if self._room < 0:
+                raise ProtocolError(BODY_TOO_LARGE, 413)
+        elif len(line) <= MEMO_CHUNK_LINE_LENGTH:
             if len(_chunk_sizes) >= MEMO_CHUNK_LINES:
                 _chunk_sizes.clear()
             _chunk_sizes[line] = size
@@ -289,6 +313,9 @@ class IncrementalParser:
 
     # What heads have in common.
 
+    def _bad_start(self, line: bytes) -> ProtocolError:
+        raise AssertionError("each parser has start lines of its own")
+
     def _await_head(self, pos: int) -> Event:
         """A head is not whole: refuse what can never become one."""
         size = len(self._data)
@@ -302,9 +329,11 @@ class IncrementalParser:
         Of several faults the one that shows first counts, so that it does not matter in which pieces the bytes came.
         Up to `since` they were searched before.
         """
-        limits = self.limits
+        data, limits = self._data, self.limits
+        if data[pos] not in self._first and (data[pos] != _CR or len(data) > pos + 1):
+            raise self._failed_with(self._bad_start(bytes(data[pos : pos + 1])))
         stop = pos + limits.start_line + 2
-        if since < stop <= end and self._data.find(CRLF, pos, stop) < 0:
+        if since < stop <= end and data.find(CRLF, pos, stop) < 0:
             self._refuse_bare_lf(pos, since, stop)
             raise self._fail("start line too long", 414)
         self._refuse_bare_lf(pos, since, min(end, pos + limits.head + 4))
@@ -320,12 +349,12 @@ class IncrementalParser:
                 raise self._fail("bare LF as a line end")
             at = data.find(b"\n", at + 1, end)
 
-    def _check_sizes(self, head: bytes, lines: list[bytes]) -> None:
+    def _check_sizes(self, size: int, lines: list[bytes]) -> None:
         """Raise for a head, or one of its lines (the start line first), that is too long, or for too many lines."""
         limits = self.limits
-        if len(head) - 4 > limits.head or len(lines[0]) > limits.start_line:
+        if size > limits.head or len(lines[0]) > limits.start_line:
             raise ProtocolError("head too large", 431)  # _refuse_early knows better which
-        if len(head) > limits.field_line and max(map(len, lines[1:]), default=0) > limits.field_line:
+        if size > limits.field_line and max(map(len, lines[1:]), default=0) > limits.field_line:
             raise ProtocolError("field line too long", 431)
         if len(lines) > limits.fields + 1:
             raise ProtocolError("too many field lines", 431)

@@ -6,7 +6,7 @@ import re
 
 from reactor.http.grammar import OWS, QUOTED_STRING, TCHAR
 
-_PARAMETER = re.compile(rb"[ \t]*(?:(" + TCHAR + rb"+)=(" + TCHAR + rb"+|" + QUOTED_STRING + rb"))?[ \t]*(?:;|\Z)")
+_PARAMETER = re.compile(rb"[ \t]*(?:(" + TCHAR + rb"+)=(" + TCHAR + rb"+|" + QUOTED_STRING + rb")[ \t]*)?(?:;|\Z)")
 _QUOTED_PAIR = re.compile(rb'\\(["\\])')
 
 

@@ -7,12 +7,14 @@ and Referer, which are cut out and validated each time, as the request line is.
 
 from __future__ import annotations
 
+from typing import Any
+
 from reactor.errors import ProtocolError
 from reactor.http.events import END, NEED_DATA, Data, EndOfMessage, Event, Request, Response
-from reactor.http.fields import Fields, describe_bad_line, known_lines, parse_line, split_tokens
+from reactor.http.fields import TERMS, Fields, describe_bad_line, known_lines, parse_line, split_tokens
 from reactor.http.framing import CHUNKED, UNTIL_CLOSE, body_length
-from reactor.http.grammar import FIELD_TABLE, LIMITS, OWS, REQUEST_LINE, STATUS_LINE, TARGET_TABLE, Limits
-from reactor.http.incremental import CRLF, HEAD_END, IncrementalParser
+from reactor.http.grammar import FIELD_TABLE, LIMITS, OWS, REQUEST_LINE, STATUS_LINE, TARGET_TABLE, TOKEN, Limits
+from reactor.http.incremental import BODY_TOO_LARGE, CRLF, HEAD_END, IncrementalParser
 from reactor.http.uri import split_absolute, split_authority
 
 __all__ = [
@@ -26,18 +28,18 @@ _LF = 0x0A
 _METHODS = frozenset(b"GET HEAD POST PUT DELETE OPTIONS TRACE PATCH".split())
 
 # What is remembered of heads: all of a request from its version, which is HTTP/1.1, to its empty line, but without
-# Cookie and Referer → the index of the field lines, and what _facts_of says of them. Only lines that `known_lines`
-# remembers may be among them, so that what is secret, long, or new each time stays out.
+# Cookie and Referer → that block itself, whether it is without TERMS, the index of the field lines, and what _facts_of says
+# of them. Only lines that `known_lines` remembers may be among them, so that what is secret, long, or new each time stays out.
 Facts = tuple[bytes, int, bool, bool, bytes | None]
 MEMO_BLOCKS = 2048  # at the limit the memo starts anew
 MEMO_BLOCK_LENGTH = 2048  # bytes
 MEMO_BLOCK_LINES = 32  # so that all of them take some 10 MB at the very most; with Cookie and Referer within LIMITS.fields
 MEMO_HEAD_LENGTH = 8192  # bytes; within LIMITS.start_line and .field_line, so that no limit needs another look
-SHORT_BLOCK_LENGTH = 100  # bytes; looked up as it is first, since one so short hardly has a Cookie
 WHOLE_BUFFER_LENGTH = 2048  # bytes; up to here all that was fed is taken for one head before its end is looked for
-_known_blocks: dict[bytes, tuple[dict[bytes, bytes], bytes, int, bool, bool, bytes | None]] = {}
-
-_Cut = tuple[bytes, bytes | None, bytes | None]  # a block without Cookie and Referer, and the values of the two
+Known = tuple[bytes | None, bool, dict[bytes, bytes], bytes, int, bool, bool, bytes | None]
+_known_blocks: dict[bytes, Known] = {}
+_ODD = (b"", None, None)  # of no block that is known
+_NOTHING: Known = (None, False, {}, b"", 0, False, False, None)
 
 _new = object.__new__  # makes a Request or Fields without the call of an __init__
 
@@ -45,15 +47,18 @@ _new = object.__new__  # makes a Request or Fields without the call of an __init
 class RequestParser(IncrementalParser):
     """Parses the requests of one connection, in order."""
 
-    __slots__ = ("_blank",)
+    __slots__ = ("_blank", "_last")
 
+    _first = frozenset(octet for octet in range(256) if TOKEN.fullmatch(bytes((octet,)))) | {_LF}
     _blank: int  # empty lines before this request
+    _last: Known  # what the last request was known by: the next one most often resembles it
 
     def __init__(self, limits: Limits = LIMITS) -> None:
         self.limits = limits
         self._data = b""
         self._pos = self._scan = self._blank = 0
         self._eof = False
+        self._last = _NOTHING
         self._state = _REQUEST_HEAD
 
     def next_event(self) -> Event:
@@ -78,18 +83,19 @@ class RequestParser(IncrementalParser):
             return self._head()
         if method not in _METHODS or target.translate(TARGET_TABLE) != target:
             return self._head()
-        cut: _Cut = (block, None, None)
-        facts = _known_blocks.get(block) if len(block) <= SHORT_BLOCK_LENGTH else None
-        if facts is None:
-            found = _cut_out(block)
-            if found is None or (facts := _known_blocks.get(found[0])) is None:
-                return self._head()
-            cut = found
-        if self.limits is not LIMITS:
+        known: Any = self._last
+        cookie = referer = None
+        if block != known[0]:
+            block, cookie, referer = _cut_out(block)
+            if block != known[0]:
+                known = _known_blocks.get(block)
+                if known is None:
+                    return self._head()
+                self._last = known
+        if not self.limits.remembers:
             return self._head()
         request = _new(Request)
-        index, request.authority, request.length, request.keep_alive, request.expects_100, request.upgrade = facts
-        _, cookie, referer = cut
+        block, plain, index, request.authority, request.length, request.keep_alive, request.expects_100, request.upgrade = known
         if cookie is not None or referer is not None:
             index = index.copy()
             if cookie is not None:
@@ -107,7 +113,7 @@ class RequestParser(IncrementalParser):
         request.version = 11
         request.fields = fields = _new(Fields)
         fields.index = index
-        fields.cut = cut
+        fields.cut = block, cookie, referer, plain
         fields._lines = head
         if head is data:
             self._data = b""
@@ -130,7 +136,7 @@ class RequestParser(IncrementalParser):
             return self._await_head(pos)
         data = self._settle()
         try:
-            request = self._read(data[pos : end + 4])
+            request = self._read(data[pos:end])
         except ProtocolError as error:
             self._refuse_early(pos, pos, end + 3)
             raise self._failed_with(error) from None
@@ -150,12 +156,12 @@ class RequestParser(IncrementalParser):
             self._consume(pos)
 
     def _read(self, head: bytes) -> Request:
-        lines = head[:-4].split(CRLF)
-        self._check_sizes(head, lines)
+        lines = head.split(CRLF)
+        self._check_sizes(len(head), lines)
         start = lines.pop(0)
         match = REQUEST_LINE.fullmatch(start)
         if match is None:
-            raise _bad_request_line(start)
+            raise self._bad_start(start)
         method, target, major, minor = match.groups()
         if major != b"1":
             raise ProtocolError("unsupported HTTP version", 505)
@@ -163,7 +169,7 @@ class RequestParser(IncrementalParser):
         version = 10 if minor == b"0" else 11
         if len(method) > self.limits.method:
             raise ProtocolError("method too long", 501)
-        familiar = _familiar(lines) if minor == b"1" and self.limits is LIMITS else None
+        familiar = _familiar(lines) if minor == b"1" and self.limits.remembers else None
         fields = Fields.from_lines(lines)
         facts = _facts_of(fields, version)
         host, length, keep_alive, expects_100, upgrade = facts
@@ -173,11 +179,23 @@ class RequestParser(IncrementalParser):
             scheme, authority, path = None, host, target
         else:
             scheme, authority, path = _other_target_form(method, target, host)
+        if length and method == b"CONNECT":
+            # RFC 9110 section 9.3.6: it has no content, and to some what follows the head is the tunnel's already.
+            raise ProtocolError("CONNECT with a body")
         if familiar is not None and len(fields.index) == len(lines):
             _remember_block(familiar, facts)
         return Request(method, target, version, fields, scheme, authority, path, length, keep_alive, expects_100, upgrade)
 
+    def _bad_start(self, line: bytes) -> ProtocolError:
+        if line[:1] in (b" ", b"\t"):
+            return ProtocolError("white space before the request line")
+        if b"\r" in line:
+            return ProtocolError("bare CR in the request line")
+        return ProtocolError("invalid request line")
+
     def _begin_body(self, length: int, pause: bool) -> None:
+        if length > self.limits.body:
+            raise self._fail(BODY_TOO_LARGE, 413)
         self._after = IncrementalParser._paused if pause else _REQUEST_HEAD
         self._left = self._lead = self._blank = 0
         if length > 0:
@@ -186,7 +204,16 @@ class RequestParser(IncrementalParser):
         elif length == 0:
             self._state = IncrementalParser._end
         else:
+            self._room = self.limits.body
             self._state = IncrementalParser._chunked
+
+    def skip_end(self) -> None:
+        """Instead of asking for the EndOfMessage of a request without a body; where that is not what comes next, nothing happens."""
+        if self._state is _REQUEST_END:
+            self._state = _REQUEST_HEAD
+            self._blank = 0
+        elif self._state is IncrementalParser._end:
+            self._state(self)
 
     def _end_without_body(self) -> Event:
         self._state = _REQUEST_HEAD
@@ -198,8 +225,8 @@ _REQUEST_HEAD = RequestParser._head
 _REQUEST_END = RequestParser._end_without_body
 
 
-def _cut_out(block: bytes) -> _Cut | None:
-    """The block without its Cookie and Referer lines, and their values; None where something is odd about them.
+def _cut_out(block: bytes) -> tuple[bytes, bytes | None, bytes | None]:
+    """The block without its Cookie and Referer lines, and their values; _ODD where something is not as usual about them.
 
     A line is cut out from the CRLF before it to the one behind it, which must not be the last of all: else what is
     behind an empty line, or before half of one, would come to stand in the head.
@@ -210,14 +237,14 @@ def _cut_out(block: bytes) -> _Cut | None:
         stop = block.find(CRLF, at + 10, -2)
         cookie = block[at + 10 : stop]
         if stop < 0 or cookie.translate(FIELD_TABLE) != cookie or cookie.strip(OWS) != cookie:
-            return None
+            return _ODD
         block = block[:at] + block[stop:]
     at = block.find(b"\r\nReferer: ")
     if at >= 0:
         stop = block.find(CRLF, at + 11, -2)
         referer = block[at + 11 : stop]
         if stop < 0 or referer.translate(FIELD_TABLE) != referer or referer.strip(OWS) != referer:
-            return None
+            return _ODD
         block = block[:at] + block[stop:]
     return block, cookie, referer
 
@@ -234,7 +261,8 @@ def _remember_block(lines: list[bytes], facts: Facts) -> None:
     if len(block) <= MEMO_BLOCK_LENGTH and len(lines) <= MEMO_BLOCK_LINES:
         if len(_known_blocks) >= MEMO_BLOCKS:
             _known_blocks.clear()
-        _known_blocks[block] = (dict(map(parse_line, lines)), *facts)
+        index = dict(map(parse_line, lines))
+        _known_blocks[block] = (block, TERMS.isdisjoint(index), index, *facts)
 
 
 def _facts_of(fields: Fields, version: int) -> Facts:
@@ -252,9 +280,11 @@ def _facts_of(fields: Fields, version: int) -> Facts:
     # RFC 9110 section 7.8: ignored in HTTP/1.0, and without its connection option.
     if upgrade is not None and (version == 10 or connection is None or b"upgrade" not in split_tokens(connection)):
         upgrade = None
-    if upgrade is not None and b"h2c" in split_tokens(upgrade):
-        # RFC 9113 section 3.1: obsolete; and whoever passes such an offer on lets the requests behind it through unseen.
-        upgrade = b", ".join(offer for offer in split_tokens(upgrade) if offer != b"h2c") or None
+    if upgrade is not None:
+        offers = split_tokens(upgrade)
+        if not offers or b"h2c" in offers:
+            # RFC 9113 section 3.1: h2c is obsolete; and whoever passes it on lets the requests behind it through unseen.
+            upgrade = b", ".join(offer for offer in offers if offer != b"h2c") or None
     expects_100 = False
     if b"expect" in index and version == 11:  # RFC 9110 section 10.1.1: ignored in HTTP/1.0
         if index[b"expect"].lower() != b"100-continue":
@@ -271,14 +301,6 @@ def _kept_alive(connection: bytes, version: int) -> bool:
     return b"close" not in options and (version == 11 or b"keep-alive" in options)
 
 
-def _bad_request_line(line: bytes) -> ProtocolError:
-    if line[:1] in (b" ", b"\t"):
-        return ProtocolError("white space before the request line")
-    if b"\r" in line:
-        return ProtocolError("bare CR in the request line")
-    return ProtocolError("invalid request line")
-
-
 def _other_target_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes | None, bytes, bytes]:
     """Authority, asterisk and absolute form (RFC 9112 sections 3.2.2 to 3.2.4) → scheme, authority, path."""
     if method == b"CONNECT":
@@ -293,7 +315,7 @@ def _other_target_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes
     if not split_authority(authority)[0]:
         raise ProtocolError("no host in the request target")
     # Section 3.2.4: OPTIONS for a whole server, through a proxy, has an absolute target without path or query.
-    if method == b"OPTIONS" and target.endswith(b"://" + authority):
+    if method == b"OPTIONS" and len(target) == len(scheme) + 3 + len(authority):
         path = b"*"
     return scheme, authority, path
 
@@ -303,6 +325,7 @@ class ResponseParser(IncrementalParser):
 
     __slots__ = ("method", "_interim")
 
+    _first = frozenset(b"H\n")
     method: bytes
     _interim: int  # 1xx responses since the last final one
 
@@ -319,16 +342,16 @@ class ResponseParser(IncrementalParser):
         self.method = method
 
     def _head(self) -> Event:
-        data, pos = self._data, self._pos
+        data, pos, scan = self._data, self._pos, self._scan
         if not data:
             return NEED_DATA
-        end = data.find(HEAD_END, max(pos, self._scan - 3))
+        end = data.find(HEAD_END, scan - 3 if scan > pos + 3 else pos)
         if end < 0:
             return self._await_head(pos)
         if type(data) is not bytes:
             data = self._settle()
         try:
-            response = self._read(data[pos : end + 4])
+            response = self._read(data[pos:end])
         except ProtocolError as error:
             self._refuse_early(pos, pos, end + 3)
             raise self._failed_with(error) from None
@@ -337,10 +360,11 @@ class ResponseParser(IncrementalParser):
         return response
 
     def _read(self, head: bytes) -> Response:
-        lines = head[:-4].split(CRLF)
-        self._check_sizes(head, lines)
-        version, status, reason = _known_status_lines.get(lines[0]) or _read_status_line(lines[0])
-        del lines[0]
+        lines = head.split(CRLF)
+        if len(head) > MEMO_HEAD_LENGTH or len(lines) > MEMO_BLOCK_LINES or not self.limits.remembers:
+            self._check_sizes(len(head), lines)
+        start = lines.pop(0)
+        version, status, reason = _known_status_lines.get(start) or _read_status_line(start)
         try:
             fields = Fields.from_lines(lines)
         except ProtocolError:
@@ -361,9 +385,14 @@ class ResponseParser(IncrementalParser):
         response.keep_alive = keep_alive
         return response
 
+    def _bad_start(self, line: bytes) -> ProtocolError:
+        return ProtocolError(_BAD_STATUS_LINE)
+
     def _begin_body(self, status: int, length: int) -> None:
         if status < 200 and status != 101:
             return  # interim: the final one is still to come
+        if length > self.limits.body:
+            raise self._fail(BODY_TOO_LARGE, 413)
         self._interim = 0
         self._after = _RESPONSE_HEAD
         self._left = self._lead = 0
@@ -376,6 +405,7 @@ class ResponseParser(IncrementalParser):
         elif length == 0:
             self._state = IncrementalParser._end
         elif length == CHUNKED:
+            self._room = self.limits.body
             self._state = IncrementalParser._chunked
         else:
             assert length == UNTIL_CLOSE
@@ -383,6 +413,7 @@ class ResponseParser(IncrementalParser):
 
 
 _RESPONSE_HEAD = ResponseParser._head
+_BAD_STATUS_LINE = "invalid status line"
 
 MEMO_STATUS_LINES = 256  # distinct status lines remembered; at the limit the memo starts anew
 MEMO_STATUS_LINE_LENGTH = 64  # bytes
@@ -393,7 +424,7 @@ def _read_status_line(line: bytes) -> tuple[int, int, bytes]:
     """A status line → (version, status, reason); raises ProtocolError."""
     match = STATUS_LINE.fullmatch(line)
     if match is None:
-        raise ProtocolError("invalid status line")
+        raise ProtocolError(_BAD_STATUS_LINE)
     minor, digits, reason = match.groups()
     found = (10 if minor == b"0" else 11, int(digits), reason or b"")
     if len(line) <= MEMO_STATUS_LINE_LENGTH:

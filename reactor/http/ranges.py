@@ -11,7 +11,7 @@ MAX_DIGITS = 18  # beyond that many a position is past the end of anything
 
 # Section 14.1.1. An empty member is allowed by the list rule (section 5.6.1.2) and means nothing.
 _SET = re.compile(rb"[Bb][Yy][Tt][Ee][Ss]=([0-9\-, \t]*)")
-_SPEC = re.compile(rb"[ \t]*(?:([0-9]*)-([0-9]*))?[ \t]*")
+_SPEC = re.compile(rb"[ \t]*(?:([0-9]*)-([0-9]*)[ \t]*)?")
 
 
 class Unsatisfiable(Enum):

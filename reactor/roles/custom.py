@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from handlers.access import Rule
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
-from reactor.roles.listening import Listening, access_flags, controlled, is_handler, listen_flags
+from reactor.roles.access import Access, access_flags
+from reactor.roles.listening import Listening, is_handler, listen_flags
 from reactor.roles.process import Process
 from reactor.roles.values import load
 
@@ -23,7 +23,7 @@ class CustomGroup(Listening):
 
     def __init__(self, process: Process, flags: argparse.Namespace, name: str) -> None:
         super().__init__(process, name, flags, ("127.0.0.1", 9000))
-        self.rules: list[Rule] = flags.rules or []
+        self.access = Access(process, flags)
         self.factory = load(name, "--role")
 
         if not callable(self.factory) and not is_handler(self.factory):
@@ -34,4 +34,4 @@ class CustomGroup(Listening):
         handler = made() if isinstance(made, type) or not is_handler(made) else made
         if not is_handler(handler):
             raise ConfigError(f"--role {self.name}: what it makes has no handle(exchange)")
-        return controlled(handler, self.rules)
+        return self.staged("access", self.access.around(self.scripted(handler)))

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from cache.stores.memory import MemoryStore
-from handlers.access import AccessControl, Rule, default_after
-from handlers.access_log import AccessLog, Sink
+from handlers.access_log import AccessLog, Sink, check_path
+from handlers.json_log import Stage
+from handlers.script import Script, ScriptFile
 from reactor.client import Pool
 from reactor.exchange import Handler
 from reactor.listener import Listener
+from reactor.roles.access import Access
+from reactor.roles.limits import limit_flags, limits_of
 from reactor.roles.process import Group, Process
-from reactor.roles.values import RuleAction, address
+from reactor.roles.values import address
 from reactor.server import Server
 
 
@@ -23,20 +26,22 @@ def listen_flags(to: Any, default: str) -> None:
         "--listen", action="append", type=address, metavar="HOST:PORT", help=f"may be repeated; port 0 takes a free one ({default})"
     )
     to.add_argument(
-        "--access-log", metavar="PATH|-|off", help="`-` is standard output (the default when that is a terminal, else off)"
+        "--access-log", metavar="PATH|-|off",
+        help="`-` is standard output (the default when that is a terminal, else off); SIGUSR1 opens it again",
+    )  # fmt: skip
+    to.add_argument(
+        "--log-format", choices=("combined", "json"), default="combined", help="of the access log; json tells phases too (combined)"
     )
-    to.add_argument("--log-format", choices=("combined", "json"), default="combined", help="of the access log (combined)")
-
-
-def access_flags(to: Any) -> None:
-    rules = to.add_argument
-    note = "client=CIDR host=GLOB port=N method=NAME, several joined by spaces; the first rule that matches decides"
-    rules("--allow", action=RuleAction, dest="rules", metavar="RULE", help=note)
-    rules("--deny", action=RuleAction, dest="rules", metavar="RULE", help="the same, refused with 403")
+    to.add_argument(
+        "--script", metavar="FILE", help="a program of your own: request(exchange) and response(exchange); see the README"
+    )
+    limit_flags(to)
 
 
 class Listening:
     """A group that listens: a handler behind a listener or several."""
+
+    access: Access
 
     def __init__(self, process: Process, name: str, flags: argparse.Namespace, default: tuple[str, int]) -> None:
         self.process = process
@@ -44,6 +49,11 @@ class Listening:
         self.addresses: list[tuple[str, int]] = flags.listen or [default]
         self.log_path = log_path(flags, process.flags)
         self.log_format = flags.log_format
+        self.limits = limits_of(flags)
+        self.timed = self.log_path is not None and self.log_format == "json"
+        if self.log_path is not None and process.flags.check:
+            check_path(self.log_path)
+        self.script = ScriptFile(flags.script) if flags.script else None
         self.sink: Sink | None = None
         self.pool: Pool | None = None
         self.store: MemoryStore | None = None
@@ -53,6 +63,15 @@ class Listening:
     def make_handler(self) -> Handler:
         raise NotImplementedError
 
+    def staged(self, name: str, handler: Handler) -> Handler:
+        """The handler, its time noted where the log tells phases."""
+        return Stage(name, handler) if self.timed else handler
+
+    def scripted(self, handler: Handler) -> Handler:
+        """The handler, with the script before it where there is one."""
+        handler = self.staged("handle", handler)
+        return handler if self.script is None else self.staged("script", Script(handler, self.script))
+
     def start(self) -> None:
         """Raises ConfigError where an address cannot be listened on, or the log not written."""
         reactor = self.process.reactor
@@ -60,8 +79,9 @@ class Listening:
         access_log = None
         if self.log_path is not None:
             self.sink = Sink(self.log_path, reactor)
+            self.process.on_reopen.append(self.sink.reopen)
             handler = access_log = AccessLog(handler, self.sink, self.log_format)
-        self.server = Server(reactor, handler, access_log=access_log)
+        self.server = Server(reactor, handler, self.limits, access_log, door=self.access.door, timed=self.timed)
         for host, port in self.addresses:
             self.listeners.append(Listener(reactor, host, port, self.server.accept))
         for listener in self.listeners:
@@ -86,6 +106,7 @@ class Listening:
             self.server.abort()
 
     def close(self) -> None:
+        self.access.close()
         if self.pool is not None:
             self.pool.close()
         if self.store is not None:
@@ -96,10 +117,6 @@ class Listening:
 
 def is_handler(thing: object) -> bool:
     return callable(getattr(thing, "handle", None))
-
-
-def controlled(handler: Handler, rules: list[Rule]) -> Handler:
-    return AccessControl(handler, rules, default_after(rules)) if rules else handler
 
 
 def log_path(flags: argparse.Namespace, process: argparse.Namespace) -> str | None:

@@ -8,6 +8,7 @@ import logging
 import resource
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from reactor.connector import Connector
@@ -45,8 +46,11 @@ class Process:
         self.resolver = Resolver(self.reactor)
         self.connector = Connector(self.reactor, self.resolver)
         self.groups: list[Group] = []
+        self.on_reopen: list[Callable[[], object]] = []  # what SIGUSR1 does: logs are opened again, after a rotation
         self.exit_code = 0
+        self.signalled = 0  # the number of the signal that ends it
         self._stopping = False
+        self.at_hangup: list[Callable[[], object]] = []  # what SIGHUP calls; without any, it ends the process as ever
 
     def run(self) -> int:
         """Start every group and turn until all are done; the exit status. Raises ConfigError."""
@@ -54,7 +58,10 @@ class Process:
         try:
             # Before anybody is told that a listener is ready: who waits for that may send a signal at once.
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.reactor.on_signal(number, self._signalled)
+                self.reactor.on_signal(number, partial(self._signalled, number))
+            self.reactor.on_signal(signal.SIGUSR1, self._reopen)
+            if self.at_hangup:
+                self.reactor.on_signal(signal.SIGHUP, self._hung_up)
             for group in list(self.groups):
                 group.start()
             # What start-up made stays for good: the collector need not look at it again.
@@ -83,7 +90,16 @@ class Process:
         if not self.groups:
             self.reactor.stop()
 
-    def _signalled(self) -> None:
+    def _hung_up(self) -> None:
+        for callback in self.at_hangup:
+            self.reactor.call_soon(callback)
+
+    def _reopen(self) -> None:
+        for reopen in self.on_reopen:
+            reopen()
+
+    def _signalled(self, number: int) -> None:
+        self.signalled = number
         if self._stopping:
             log.info("stopping at once")
             self.reactor.stop()  # the second signal

@@ -7,14 +7,17 @@ from typing import Any
 
 from cache.policy import Policy
 from cache.stores.memory import MemoryStore
-from handlers.access import Rule, is_loopback
 from handlers.caching import Caching
-from handlers.proxy import Forwarding, Upstream
-from handlers.tunnel import Tunnel
+from handlers.forwarded import Trust, TrustedScheme, network
+from handlers.proxy import Forwarding
+from handlers.rewrite import media_types
+from handlers.tunnel import TLS_PORTS, Tunnel, connect_ports
+from handlers.upstreams import Upstream, Upstreams
 from reactor.client import Pool
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
-from reactor.roles.listening import Listening, access_flags, controlled, listen_flags
+from reactor.roles.access import Access, access_flags
+from reactor.roles.listening import Listening, listen_flags
 from reactor.roles.process import Process
 from reactor.roles.values import cache_rule, field_names, size
 
@@ -22,7 +25,20 @@ from reactor.roles.values import cache_rule, field_names, size
 def add_flags(to: Any) -> None:
     listen_flags(to, "127.0.0.1:8080")
     access_flags(to)
-    to.add_argument("--upstream", metavar="URL", help="be a reverse proxy for this origin; without it, a forward proxy")
+    to.add_argument(
+        "--upstream", action="append", default=[], metavar="[/PREFIX=]URL",
+        help="be a reverse proxy for this origin, or for several, each beneath a prefix; without it, a forward proxy",
+    )  # fmt: skip
+    to.add_argument("--preserve-host", action="store_true", help="tell upstreams the client's Host instead of their own")
+    to.add_argument(
+        "--trust", action="append", default=[], metavar="CIDR",
+        help="take over what clients there say of theirs in Forwarded and X-Forwarded-*; may be repeated",
+    )  # fmt: skip
+    to.add_argument(
+        "--rewrite-links", metavar="TYPES",
+        help="in bodies of these media types, such as text/html,application/json, upstreams' URLs become ours",
+    )  # fmt: skip
+    to.add_argument("--connect-ports", metavar="PORTS", help="where tunnels may lead: 443,9000-9100, or any (443,563)")
     to.add_argument("--cache-size", type=size, default=256 << 20, metavar="SIZE", help="bytes, or 32M, 1G; 0 turns the cache off (256M)")
     to.add_argument(
         "--cache-targets", type=field_names, metavar="NAMES",
@@ -49,29 +65,42 @@ class ProxyGroup(Listening):
 
     def __init__(self, process: Process, flags: argparse.Namespace, name: str) -> None:
         super().__init__(process, name, flags, ("127.0.0.1", 8080))
-        self.rules: list[Rule] = flags.rules or []
-        self.upstream = Upstream.parse(flags.upstream) if flags.upstream else None
+        self._read_forwarding(flags)
         self.cache_size = flags.cache_size
         targets = flags.cache_targets
         if targets is None:
-            targets = () if self.upstream is None else CDN_TARGETS
+            targets = CDN_TARGETS if self.upstreams else ()
         ranges = flags.cache_ranges
         self.policy = Policy(
             targets=targets, rules=tuple(flags.cache_rule), store_partial=ranges == "parts", fetch_whole=ranges == "whole"
         )
-        exposed = [host for host, _ in self.addresses if not is_loopback(host)]
-        if exposed and self.upstream is None and not any(rule.allow for rule in self.rules):
-            raise ConfigError(
-                f"a forward proxy on {exposed[0]} would be open to everybody: say who may use it, such as --allow client=10.0.0.0/8"
-            )
+        forward_on = None if self.upstreams else [host for host, _ in self.addresses]
+        self.access = Access(process, flags, forward_on)
+
+    def _read_forwarding(self, flags: argparse.Namespace) -> None:
+        self.upstreams = [Upstream.parse_mapped(text) for text in flags.upstream]
+        Upstreams(self.upstreams)  # raises where two are at one place
+        self.preserve_host: bool = flags.preserve_host
+        self.trust = Trust([network(text) for text in flags.trust])
+        self.rewrite = media_types(flags.rewrite_links) if flags.rewrite_links is not None else frozenset()
+        self.connect_ports = TLS_PORTS if flags.connect_ports is None else connect_ports(flags.connect_ports)
+        for flag in ("--preserve-host", "--trust", "--rewrite-links"):
+            if not self.upstreams and getattr(flags, flag.strip("-").replace("-", "_")):
+                raise ConfigError(f"{flag} is for a reverse proxy: it needs an --upstream")
+        if self.upstreams and flags.connect_ports is not None:
+            raise ConfigError("--connect-ports is for a forward proxy: with --upstream no tunnels are made")
 
     def make_handler(self) -> Handler:
         process = self.process
         self.pool = Pool(process.reactor, process.connector)
-        handler: Handler = Forwarding(self.pool, self.upstream)
+        handler = self.staged(
+            "forward", Forwarding(self.pool, self.upstreams, self.preserve_host, trust=self.trust, rewrite=self.rewrite)
+        )
         if self.cache_size:
             self.store = MemoryStore(self.cache_size)
-            handler = Caching(process.reactor, handler, self.store, self.policy)
-        if self.upstream is None:
-            handler = Tunnel(process.connector, handler)
-        return controlled(handler, self.rules)
+            handler = self.staged("lookup", Caching(process.reactor, handler, self.store, self.policy))
+        if not self.upstreams:
+            handler = Tunnel(process.connector, handler, ports=self.connect_ports)
+        if self.trust.networks:
+            handler = TrustedScheme(handler, self.trust)
+        return self.staged("access", self.access.around(self.scripted(handler)))

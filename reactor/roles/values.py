@@ -10,8 +10,7 @@ import sys
 from typing import Any, NoReturn
 
 from cache.policy import OperatorRule
-from handlers.access import parse_rule
-from handlers.proxy import Upstream
+from handlers.upstreams import Upstream
 from reactor.errors import ConfigError
 
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
@@ -27,6 +26,31 @@ class OneLineParser(argparse.ArgumentParser):
 def seconds(text: str) -> float:
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return float(text)
+
+
+def duration(text: str) -> float:
+    """Seconds above zero."""
+    if not (value := seconds(text)):
+        raise argparse.ArgumentTypeError("0 seconds leave no time for anything")
+    return value
+
+
+def count(text: str) -> int:
+    if re.fullmatch(r"[0-9]{1,9}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return int(text)
+
+
+def count_from_1(text: str) -> int:
+    if not (value := count(text)):
+        raise argparse.ArgumentTypeError("0 is not a number from 1 on")
+    return value
+
+
+def rate(text: str) -> float:
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) is None or not float(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return float(text)
 
 
@@ -66,6 +90,26 @@ def field_names(text: str) -> tuple[bytes, ...]:
     return tuple(name.lower().encode("ascii") for name in names)
 
 
+def file_name(text: str) -> str:
+    if not text or "/" in text or "\0" in text or text in (".", ".."):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file")
+    return text
+
+
+def max_age(text: str) -> tuple[str, int]:
+    """`GLOB=SECONDS`, or seconds alone, which stand behind an empty glob."""
+    glob, equals, digits = text.rpartition("=")
+    if re.fullmatch(r"[0-9]{1,9}", digits) is None or bool(glob) != bool(equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form SECONDS or GLOB=SECONDS")
+    return glob, int(digits)
+
+
+def origin(text: str) -> str:
+    if text != "*" and re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an origin such as https://example.com, nor *")
+    return text
+
+
 def cache_rule(text: str) -> OperatorRule:
     try:
         return OperatorRule.parse(text)
@@ -78,15 +122,6 @@ def proxy_url(text: str) -> Any:
         return Upstream.parse(text if "://" in text else "http://" + text).origin
     except ConfigError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a proxy's URL of the form http://host:port") from None
-
-
-class RuleAction(argparse.Action):
-    """--allow and --deny share one list, in the order given."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
-        rules = getattr(namespace, self.dest) or []
-        rules.append(parse_rule("allow" if option == "--allow" else "deny", values))
-        setattr(namespace, self.dest, rules)
 
 
 def load(text: str, flag: str, kind: type | None = None) -> Any:

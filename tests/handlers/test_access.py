@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -309,6 +312,56 @@ def test_the_path_of_options_for_the_server_is_an_asterisk() -> None:
     assert not passes("allow path=/*", "*", method="OPTIONS")
 
 
+# Regular expressions that a path could make run for ever.
+
+HOSTILE = [
+    # expression, a path on which it takes longer than anybody can wait
+    ("/^/(a+)+$/", "/" + "a" * 200 + "!"),
+    ("/^/(a|a)*$/", "/" + "a" * 200 + "!"),
+    ("/^/(a|ab|b)*$/", "/" + "ab" * 200 + "!"),
+    ("/.*.*.*.*.*.*!/", "/" + "a" * 2000),
+]
+
+
+@pytest.fixture
+def alarms() -> Iterator[None]:
+    """The timer's signal is as it was."""
+    before = signal.getsignal(signal.SIGVTALRM)
+    yield
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0), "the timer still runs"
+    signal.signal(signal.SIGVTALRM, before)
+    access._Regex.installed = False
+
+
+@pytest.mark.parametrize(("expression", "path"), HOSTILE, ids=[row[0] for row in HOSTILE])
+def test_an_expression_that_takes_too_long_is_interrupted_and_denies(
+    alarms: None, caplog: pytest.LogCaptureFixture, expression: str, path: str
+) -> None:
+    control = AccessControl(Through(), rules_of(f"deny path={expression}"), True)
+    for _ in range(2):
+        refused = answered(control, path)
+        assert refused.content.decode() == f"403 Forbidden: refused by the access rule: deny path={expression}\n"
+    assert answered(control, "/short").status == 204
+    assert not passes(f"allow path={expression}", path)
+    said = [record.message for record in caplog.records]
+    assert len(said) == 2, "once a rule"
+    assert said[0].startswith(f"the access rule deny path={expression} takes longer than 0.02 s")
+
+
+def test_a_path_too_long_for_an_expression_is_denied(alarms: None) -> None:
+    longest = "/" + "a" * (access.REGEX_BYTES - 1)
+    for path, status in ((longest, 204), (longest + "a", 403)):
+        assert ask("deny path=/x/", path, default=True).status == status
+    for path, status in ((longest, 204), (longest + "a", 403)):
+        assert ask("allow path=/a/", path).status == status
+
+
+def test_an_alarm_that_comes_late_is_for_nobody(alarms: None) -> None:
+    assert passes("deny path=/x/", "/a", default=True)
+    os.kill(os.getpid(), signal.SIGVTALRM)
+    assert passes("deny path=/x/", "/a", default=True)
+
+
 @given(st.binary(max_size=60).filter(lambda path: b"?" not in path))
 def test_a_plain_path_is_plain(path: bytes) -> None:
     plain = plain_path(b"/" + path)
@@ -330,15 +383,26 @@ def test_first_match_order_is_kept_between_indexed_and_other_rules() -> None:
     assert passes(rules, "http://other.example/", peer="192.0.2.8")
 
 
-def test_a_question_looks_at_the_rules_of_its_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_at: list[str] = []
-    holds = access._holds
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The rules whose conditions were looked at: by host, where that is a glob, and by the others."""
+    rules: list[str] = []
+    holds, match_glob = access._holds, access.Hosts.match_glob
 
     def counted(rule: Rule, *facts: Any) -> bool:
-        looked_at.append(str(rule))
+        rules.append(str(rule))
         return holds(rule, *facts)
 
+    def counted_glob(hosts: access.Hosts, host: bytes) -> bool:
+        rules.append(",".join(hosts.glob_texts))
+        return match_glob(hosts, host)
+
     monkeypatch.setattr(access, "_holds", counted)
+    monkeypatch.setattr(access.Hosts, "match_glob", counted_glob)
+    return rules
+
+
+def test_a_question_looks_at_the_rules_of_its_host_alone(looked_at: list[str]) -> None:
     rules = parse_rules_file("\n".join(f"deny host=.h{i}.example" for i in range(5000)))
     control = AccessControl(Through(), rules, True)
     assert answered(control, "http://www.h4711.example/").status == 403
@@ -347,14 +411,43 @@ def test_a_question_looks_at_the_rules_of_its_host_alone(monkeypatch: pytest.Mon
     assert looked_at == ["deny host=.h4711.example"]
 
 
+def test_in_mixed_orders_it_looks_at_no_rule_behind_the_one_that_decides(looked_at: list[str]) -> None:
+    many = [f"deny host=h{i}.example" for i in range(2500)]
+    others = [f"allow client=10.{i >> 8}.{i & 255}.0/24 port=8080" for i in range(2500)]
+    mixed = [rule for pair in zip(many, others, strict=True) for rule in pair]
+    rules = ["deny host=ad*.example", "deny method=TRACE", *mixed, "allow client=192.0.2.0/24", "deny host=*.late", *others]
+    control = AccessControl(Through(), parse_rules_file("\n".join(rules)), False)
+    first = ["ad*.example", "deny method=TRACE"]
+    for target, peer, status, behind in (
+        ("http://ads.example/", "192.0.2.7", 403, None),
+        ("http://h2000.example/", "192.0.2.7", 403, ["deny host=h2000.example"]),
+        ("http://h2000.example/", "10.1.2.3", 403, ["allow client=10.1.2.0/24 port=8080", "deny host=h2000.example"]),
+        ("http://other.example/", "192.0.2.7", 204, ["allow client=192.0.2.0/24"]),
+        ("http://other.example/", "192.0.3.7", 403, []),
+        ("http://other.example:8080/", "10.0.1.3", 204, ["allow client=10.0.1.0/24 port=8080"]),
+    ):
+        looked_at.clear()
+        assert answered(control, target, peer=peer).status == status
+        assert looked_at == (["ad*.example", "deny host=ad*.example"] if behind is None else first + behind), target
+        looked_at.clear()
+        assert answered(control, target, peer=peer).status == status
+        assert looked_at == [], "it was asked before"
+
+
+def test_a_rule_with_names_and_globs_is_looked_at_once(looked_at: list[str]) -> None:
+    rules = "deny host=a.example,a*.example,.a.example method=POST\nallow all"
+    assert passes(rules, "http://a.example/")
+    assert looked_at == ["deny host=a.example,a*.example,.a.example method=POST", "allow all"]
+
+
 def test_the_memos_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "MEMO_DECISIONS", 8)
     monkeypatch.setattr(access, "MEMO_ADDRESSES", 8)
     control = AccessControl(Through(), rules_of("deny host=h3 client=10.0.0.0/8"), True)
     for number in range(50):
         assert answered(control, f"http://h{number}/", peer=f"10.0.0.{number}").status == (403 if number == 3 else 204)
-        assert len(control._rules) <= 8
-        assert len(control._rules._addresses) <= 8
+        assert len(control.rules) <= 8
+        assert len(control.rules._clients) <= 8
 
 
 LABELS = st.sampled_from(["a", "b", "com"])
@@ -519,6 +612,43 @@ def test_any_text_gives_rules_or_a_configuration_error(text: str) -> None:
             RuleSet(parse_rules_file(kind + text))
         except ConfigError as error:
             assert str(error).startswith("line ")
+
+
+WORDS = {
+    "client": st.sampled_from(["10.0.0.0/8", "::1", "[2001:db8::]/32", "192.0.2.7"]),
+    "host": PATTERNS,
+    "port": st.one_of(st.integers(0, 65535).map(str), st.sampled_from(["80-90", "0-65535"])),
+    "method": st.sampled_from(["GET", "POST", "PURGE", "CONNECT"]),
+    "scheme": st.sampled_from(["http", "https"]),
+    "user": st.text("abcäß-.@", min_size=1, max_size=5),
+}
+VALID = st.dictionaries(st.sampled_from(sorted(WORDS)), st.none(), max_size=4).flatmap(
+    lambda names: st.tuples(*(st.lists(WORDS[name], min_size=1, max_size=3).map(",".join) for name in names)).map(
+        lambda values: [f"{name}={value}" for name, value in zip(names, values, strict=True)]
+    )
+)
+GAPS = st.text(" \t", min_size=1, max_size=3)
+
+
+@given(st.sampled_from(["allow", "deny"]), VALID, st.sampled_from(["", " path=/a*", " path=/a{2}b/"]), GAPS, st.data())
+def test_a_rule_written_out_is_the_same_rule_read_again(kind: Any, words: list[str], path: str, gap: str, data: Any) -> None:
+    text = gap.join(words) + path or "all"
+    rule = parse_rule(kind, text)
+    (again,) = parse_rules_file(f"# before\r\n{gap}{rule}{gap}# behind\n\n")
+    shuffled = parse_rule(kind, " ".join(data.draw(st.permutations(text.split()))))
+    for other in (again, shuffled):
+        for slot in ("allow", "clients", "hosts", "ports", "methods", "schemes", "users"):
+            assert getattr(other, slot) == getattr(rule, slot)
+        assert (other.path is None) is (rule.path is None)
+    assert str(again) == str(rule)
+
+
+@given(st.sampled_from(["allow", "deny"]), st.text(max_size=40))
+def test_any_flag_gives_a_rule_or_a_configuration_error_of_one_line(kind: Any, text: str) -> None:
+    try:
+        RuleSet([parse_rule(kind, text)])
+    except ConfigError as error:
+        assert "\n" not in str(error) and ", column " in str(error)
 
 
 # Loopback.

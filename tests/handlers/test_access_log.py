@@ -263,14 +263,6 @@ def test_a_json_line() -> None:
         "time": "2023-11-14T22:13:20.250Z",
         "client": "192.0.2.7",
         "user": "alice",
-        "status": 200,
-        "verdict": "hit",
-        "upstream": "192.0.2.1:80",
-        "failure": None,
-        "bytes_in": 3,
-        "bytes_out": 5,
-        "head_ms": 0.0,
-        "duration_ms": 12.5,
         "method": "POST",
         "scheme": "http",
         "authority": "Example.com:81",
@@ -278,19 +270,39 @@ def test_a_json_line() -> None:
         "version": "1.1",
         "referer": '"\\\\x80',
         "user_agent": "é",
+        "status": 200,
+        "verdict": "hit",
+        "cache_status": None,
+        "reason": None,
+        "upstream": "192.0.2.1:80",
+        "error": None,
+        "error_phase": None,
+        "ended": "complete",
+        "failure": None,
+        "bytes_in": 3,
+        "bytes_out": 5,
+        "parse_ms": 0.0,
+        "access_ms": None,
+        "script_ms": None,
+        "lookup_ms": None,
+        "dns_ms": None,
+        "connect_ms": None,
+        "first_byte_ms": None,
+        "head_ms": 0.0,
+        "body_ms": 12.5,
+        "duration_ms": 12.5,
+        "client_wait_ms": 0.0,
+        "upstream_wait_ms": None,
     }
 
 
-def test_json_says_why_an_exchange_ended() -> None:
-    lines, clock = Lines(), Clock()
-    request, _ = parse("GET /")
-    exchange = Answer(clock, request, b"")
-    AccessLog(Answering(), lines, "json").handle(exchange)  # type: ignore[arg-type]
-    exchange.finish("the client left")
-    facts = json.loads(lines.lines[0])
-    assert facts["failure"] == "the client left"
-    assert facts["status"] == 200
-    assert facts["referer"] is None
+def test_what_needs_escaping_is_escaped_in_json_too() -> None:
+    def name(exchange: Answer) -> None:
+        exchange.user = 'a"b\\c\n\x00\x1b\x7f\x85é\u2028\ud800'
+
+    line = logged("GET /\nUser-Agent: \xff", "json", name)  # ASCII, or it could not be decoded
+    assert re.fullmatch(r"[ -~]+", line)
+    assert json.loads(line)["user"] == 'a"b\\c\n\x00\x1b\x7f\x85é\u2028\ud800'
 
 
 def test_an_unknown_format_is_refused() -> None:

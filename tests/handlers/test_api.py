@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handlers.api import PENDING, Api, Call, Channel, Event, Pause, Problem, Response, event_stream
 from handlers.responses import CHANNEL_BYTES
@@ -15,6 +17,7 @@ from reactor.errors import BodyCutShort, ProtocolError
 from reactor.exchange import BytesSource, Source
 from reactor.http.forms import Part
 from tests.handlers.asking import Clock, SlowBody, ask
+from tests.strategies import thorough
 
 
 @pytest.fixture
@@ -210,6 +213,50 @@ def test_values(api: Api, value: object, status: int, kind: str | None, content:
     api.get("/x")(lambda: value)
     answer = ask(api, "GET /x")
     assert (answer.status, answer.field("Content-Type"), answer.content) == (status, kind, content)
+
+
+texts = st.text(st.characters(blacklist_categories=("Cs",)), max_size=8)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+)
+
+
+@thorough
+@given(st.lists(json_values, max_size=3) | st.dictionaries(texts, json_values, max_size=3))
+def test_json_reads_back(value: object) -> None:
+    api = Api()
+    api.get("/x")(lambda: value)
+    answer = ask(api, "GET /x")
+    assert answer.json == value
+    assert answer.content == json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def test_the_head_of_json_is_this_seconds(api: Api) -> None:
+    clock = Clock()
+    api.get("/x")(lambda: {"a": 1})
+    heads = []
+    for seconds in (0, 0.5, 0.5):
+        clock.pass_(seconds)
+        head = ask(api, "GET /x", clock).head
+        assert head is not None and head.wire is not None
+        heads.append(head.wire)
+    assert heads[0] == heads[1] == heads[2].replace(b"22:13:21", b"22:13:20")
+    assert heads[0].splitlines() == [
+        b"HTTP/1.1 200 OK",
+        b"Content-Type: application/json",
+        b"Date: Tue, 14 Nov 2023 22:13:20 GMT",
+        b"Content-Length: 7",
+        b"",
+    ]
+
+
+def test_a_value_that_holds_itself(api: Api) -> None:
+    value: list[object] = []
+    value.append(value)
+    api.get("/x")(lambda: value)
+    with pytest.raises(RecursionError):
+        ask(api, "GET /x")
 
 
 def test_fields_of_a_response(api: Api) -> None:

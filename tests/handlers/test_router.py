@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from handlers.api import Api
-from handlers.router import Router
+from handlers.router import Misdirected, Router
 from reactor.errors import ConfigError
 from reactor.exchange import Exchange, Head
 from tests.handlers.asking import Answer, ask
@@ -54,6 +54,7 @@ def test_nobody() -> None:
     assert who(router, "/x") == 404
     assert ask(router, "GET /x\nAccept: application/json").json["status"] == 404
     assert ask(Router(Named("default")), "OPTIONS *").content == b"default"
+    assert ask(router, "OPTIONS *").status == 204
 
 
 def test_prefixes_that_are_none() -> None:
@@ -72,10 +73,12 @@ def test_prefixes_that_are_none() -> None:
         ("x.wild.example", "/", "wild"),
         ("x.y.wild.example", "/", "wild"),
         ("wild.example", "/", "default"),
+        ("a.example.", "/", "a"),
         ("only.example", "/docs/x", "only-docs"),
-        ("only.example", "/shared/x", "shared"),
-        ("only.example", "/", "default"),
+        ("only.example", "/shared/x", 404),
+        ("only.example", "/", 404),
         ("b.example", "/docs", "default"),
+        ("b.example", "/shared/x", "shared"),
         ("[::1]:80", "/", "six"),
     ],
 )
@@ -91,6 +94,12 @@ def test_hosts(host: str, target: str, handler: str) -> None:
         },
     )
     assert who(router, target, host) == handler
+
+
+def test_a_host_that_is_not_served() -> None:
+    router = Router(Misdirected(), [_api("/api/one")], hosts={b"a.example": [(b"/", Named("a"))]})
+    assert [who(router, "/x", host) for host in ("a.example", "b.example", "127.0.0.1:8000")] == ["a", 421, 421]
+    assert who(router, "/api/one", "b.example") == "/api/one"
 
 
 def _api(*paths: str) -> Api:

@@ -602,6 +602,28 @@ def test_a_file_that_shrinks_while_it_is_sent_is_cut_short(root: Path, files: St
     body.close()
 
 
+def test_a_file_that_is_rewritten_while_it_is_sent_is_cut_short(root: Path, files: Static) -> None:
+    body = ask(files, "GET /long.bin").answer_body
+    assert isinstance(body, Source)
+    body.pull(1000)
+    put(root / "long.bin", LONG[::-1], OLD + 1)
+    body.pull(1000)
+    with pytest.raises(BodyCutShort):
+        body.pull(len(LONG))
+    body.close()
+
+
+def test_a_file_that_grows_while_it_is_sent_is_sent_as_far_as_was_promised(root: Path, files: Static) -> None:
+    body = ask(files, "GET /long.bin").answer_body
+    assert isinstance(body, Source)
+    start = bytes(body.pull(1000) or b"")
+    with open(root / "long.bin", "ab") as file:
+        file.write(b"more")
+    assert start + bytes(body.pull(len(LONG)) or b"") == LONG
+    assert body.pull(1) == b""
+    body.close()
+
+
 def test_a_replaced_file_is_sent_to_its_end(root: Path, files: Static) -> None:
     clock = Clock()
     body = ask(files, "GET /long.bin", clock).answer_body

@@ -228,6 +228,18 @@ def test_a_large_upload_is_streamed(connect: Callable[[], Client]) -> None:
     assert (head.status, body.decode()) == (200, hashlib.sha256(LARGE).hexdigest())
 
 
+def test_a_file_that_is_rewritten_while_it_is_sent(connect: Callable[[], Client], tmp_path: Path) -> None:
+    """Before its last bytes it is looked at again: the client does not get a mixture that it takes for whole."""
+    client = connect()
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.send(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.read_until(lambda received: len(received) > 1000)
+    with open(tmp_path / "large.bin", "r+b") as file:
+        file.write(b"changed")
+    client.read_until(lambda received: len(received) >= len(LARGE))
+    assert client.at_eof and len(client.received) < len(LARGE)
+
+
 def server_is_busy(reactor: Reactor) -> bool:
     return bool(reactor.watched or reactor.pending_timers)
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from handlers.tunnel import TLS_PORTS, Tunnel, connect_ports
+from reactor.errors import ConfigError
 from reactor.server import ServerLimits
 from tests.loopback import House, Peer, housed
 from tests.origin import Proxy, no_cycles
@@ -161,6 +163,54 @@ def test_a_refused_connection_is_a_bad_gateway_and_closes(proxy: Proxy) -> None:
     client.expect_close()
     (exchange,) = proxy.ended
     assert (exchange.upstream, str(exchange.error)) == (proxy.authority, f"{proxy.authority}: Connection refused")
+
+
+def limited(house: House, ports: str | None) -> Proxy:
+    proxy = Proxy(house)
+    ranges = TLS_PORTS if ports is None else connect_ports(ports.replace("N", str(proxy.origin.port)))
+    tunnel = Tunnel(proxy.pool.connector, proxy.forwarding, idle=60.0, ports=ranges)
+    proxy.handling.answer = tunnel.handle
+    return proxy
+
+
+@pytest.mark.parametrize("ports", [None, "443", "443,1-2,65535"])
+def test_a_port_that_is_not_for_tunnels(house: House, ports: str | None) -> None:
+    proxy = limited(house, ports)
+    client = connect(proxy, early=b"EHLO x\r\n")
+    answer = client.answer()
+    allowed = {None: "443, 563", "443": "443", "443,1-2,65535": "443, 1-2, 65535"}[ports]
+    assert answer.status == 403
+    assert answer.body == (
+        f"403 Forbidden: no tunnels to port {proxy.origin.port}; those to {allowed} are allowed (--connect-ports)\n".encode()
+    )
+    client.expect_close()
+    proxy.not_asked()
+    assert proxy.ended[0].verdict == "denied"
+
+
+@pytest.mark.parametrize("ports", ["N", "1,N", "1-65535", "any", "N-N"])
+def test_a_port_that_is(house: House, ports: str) -> None:
+    client, origin = joined(limited(house, ports))
+    client.send(b"x")
+    origin.expect(b"x")
+
+
+@pytest.mark.parametrize(
+    ("text", "ranges"),
+    [
+        ("443", [(443, 443)]),
+        ("443,8443,9000-9100", [(443, 443), (8443, 8443), (9000, 9100)]),
+        ("any", [(1, 65535)]),
+        *[(bad, None) for bad in ("", "0", "65536", "443,", "a", "+443", "4_4", "443 ", "9-8", "-9", "9-", "1-65536", "443,any")],
+    ],
+)  # fmt: skip
+def test_ports_as_they_are_written(text: str, ranges: list[tuple[int, int]] | None) -> None:
+    if ranges is not None:
+        assert [(ports[0], ports[-1]) for ports in connect_ports(text)] == ranges
+        return
+    with pytest.raises(ConfigError) as caught:
+        connect_ports(text)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("target", ["a", "a:", ":80", "a:0", "a:b", "a:99999", "http://a:80/", "/", "u@a:80", "[::1:80"])

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from reactor import lookup
 from reactor import resolver as resolver_module
 from reactor.errors import UpstreamError
+from reactor.helpers import IDLE_SECONDS, QUEUE_SECONDS
 from reactor.loop import Reactor
-from reactor.resolver import IDLE_SECONDS, LOOKUP_SECONDS, NEGATIVE_SECONDS, POSITIVE_SECONDS, QUEUE_SECONDS, Resolver
+from reactor.resolver import LOOKUP_SECONDS, NEGATIVE_SECONDS, POSITIVE_SECONDS, Resolver
 
 # A helper that does what the name it is asked for says. What it was asked goes to the file named by its argument.
 HELPER = textwrap.dedent(
@@ -368,7 +369,7 @@ def test_a_helper_that_hangs_is_killed_and_replaced_and_the_lookup_ends_in_504(h
     resolver.resolve("hang", 80, answers.append)
     resolver.resolve("a", 80, answers.append)
     house.until(lambda: house.asked() == ["hang"])
-    (hanging,) = resolver._helpers
+    (hanging,) = resolver._pool.helpers
     house.pass_time(LOOKUP_SECONDS)
     house.until(lambda: len(answers) == 2)
     assert refusal(answers[0]) == (504, "hang", "no answer to the look-up within 5 s")
@@ -406,7 +407,7 @@ def test_a_helper_that_babbles_is_replaced(house: House, name: str) -> None:
 def test_a_helper_that_speaks_unasked_is_ended(house: House) -> None:
     resolver = house.resolver()
     house.ask(resolver, "a")
-    (helper,) = resolver._helpers
+    (helper,) = resolver._pool.helpers
     os.kill(helper.process.pid, signal.SIGUSR1)
     house.until(lambda: resolver.running == 0)
 
@@ -414,14 +415,14 @@ def test_a_helper_that_speaks_unasked_is_ended(house: House) -> None:
 def test_an_interrupt_from_the_terminal_is_not_for_the_helpers(house: House) -> None:
     resolver = house.resolver()
     house.ask(resolver, "a")
-    (helper,) = resolver._helpers
+    (helper,) = resolver._pool.helpers
     assert os.getpgid(helper.process.pid) != os.getpgid(0)
 
 
 def test_a_helper_killed_while_it_is_idle_is_replaced_when_it_is_needed(house: House) -> None:
     resolver = house.resolver()
     house.ask(resolver, "a")
-    (helper,) = resolver._helpers
+    (helper,) = resolver._pool.helpers
     os.kill(helper.process.pid, signal.SIGKILL)
     assert house.ask(resolver, "b") == [[(socket.AF_INET, ("192.0.2.1", 80))]]
     assert helper.process.wait() == -signal.SIGKILL

@@ -577,6 +577,32 @@ def test_a_file_that_becomes_shorter_is_seen_cut_short(length: int, scene: Scene
     assert scene.told() == [("lost", "BodyCutShort")]
 
 
+def test_a_file_that_changed_is_not_sent_to_its_end(scene: Scene, file: int) -> None:
+    """It is asked for only where some of it has gone and the rest may go with one call."""
+    asked: list[int] = []
+
+    def intact() -> bool:
+        asked.append(scene.stream.sent)
+        return False
+
+    scene.quietly(scene.stream.send_file, file, 0, 100, intact)
+    assert (scene.stream.sent, asked) == (100, [])
+    scene.quietly(scene.stream.send_file, file, 0, len(MUCH), intact)
+    with pytest.raises(ConnectionResetError):
+        scene.read()
+    assert asked == [scene.stream.sent] and 100 < scene.stream.sent < len(MUCH)
+    assert scene.told() == [("lost", "BodyCutShort")]
+
+
+def test_what_the_peers_kernel_has_taken(scene: Scene) -> None:
+    scene.stream.write(b"x" * 1000)
+    scene.house.until(lambda: scene.stream.taken() == 1000, "its word of that")
+    scene.stream.write(b"x" * 1_000_000)
+    assert 1000 <= scene.stream.taken() < scene.stream.sent <= 1_001_000 - scene.stream.backlog, "ours holds some"
+    scene.stream.abort()
+    assert scene.stream.taken() <= scene.stream.sent
+
+
 def test_closing_sends_the_file_first(scene: Scene, file: int) -> None:
     scene.stream.send_file(file, 0, len(MUCH))
     scene.quietly(scene.stream.close)

@@ -7,6 +7,7 @@ kept in `tests/regressions` and replayed by every run of the tests.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from reactor.errors import ProtocolError
 from reactor.http.framing import CHUNKED, UNTIL_CLOSE
@@ -16,7 +17,8 @@ from reactor.http.writer import chunk, last_chunk, request_line, status_line
 from tests.reactor.http.transcript import Transcript, every_byte, new_parser, transcript
 from tests.strategies import FAMILIAR, split_at
 
-SMALL = Limits(start_line=24, field_line=20, head=60, fields=3, chunk_line=8, trailers=16, method=6)
+FEW_BYTES = replace(LIMITS, body=9)
+SMALL = Limits(start_line=24, field_line=20, head=60, fields=3, chunk_line=8, trailers=16, body=9, method=6)
 
 
 def pieces_make_no_difference(method: bytes | None, data: bytes, places: list[int]) -> None:
@@ -41,6 +43,7 @@ def memory_makes_no_difference(method: bytes | None, data: bytes, places: list[i
         heard.parser.feed(piece)
     heard.drain()
     assert heard.finish() == expected
+    assert transcript(method, [data], limits=FEW_BYTES) == transcript(method, [data], limits=Limits(body=9))
 
 
 def nothing_but_events(method: bytes | None, data: bytes, places: list[int]) -> None:
@@ -92,6 +95,10 @@ def framing_holds(method: bytes | None, data: bytes, places: list[int]) -> None:
                 assert len(body) == head.length
             elif head.length == CHUNKED:
                 assert body in chunked_readings(data)
+    limited = Transcript(new_parser(method, FEW_BYTES))
+    limited.parser.feed(data)
+    limited.drain()
+    assert all(head.length == UNTIL_CLOSE or size <= FEW_BYTES.body for head, size in limited.bodies)
 
 
 # The means.

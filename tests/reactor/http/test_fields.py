@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,6 +168,33 @@ def test_a_line_is_parsed_or_refused(line):
         return
     assert name == name.lower() and value == value.strip(b" \t")
     assert Fields([(name, value)]).lines == [name + b": " + value]
+
+
+LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9110 section 5, by its letter
+
+
+def read_or_refused(line):
+    try:
+        return parse_line(line)
+    except ProtocolError as error:
+        return error.reason
+
+
+@thorough
+@given(
+    st.sampled_from([b"Host", b"X-A", b"Content-Length"]),
+    st.sampled_from([b"", b":", b": ", b":\t", b" :", b" ", b"::", b":: ", b"\r: ", b" : "]),
+    st.one_of(st.sampled_from([b"a", b"", b" a", b"a ", b"b: c", b"a\r", b"a\0"]), field_values),
+)
+def test_a_name_or_line_that_was_met_before_excuses_nothing(name, colon, value):
+    fields_module.known_lines.clear()
+    fields_module._lower.clear()
+    line = name + colon + value
+    first = read_or_refused(line)
+    for known in (b"%b: a" % name, b"%b:a" % name, b"%b: " % name):
+        parse_line(known)
+    assert read_or_refused(line) == read_or_refused(line) == first
+    assert isinstance(first, tuple) == (LINE.fullmatch(line) is not None)
 
 
 def test_memos_are_bounded_and_hold_no_secret():

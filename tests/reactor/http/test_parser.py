@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -216,6 +217,11 @@ def test_parsers_make_no_cycles():
         (Limits(trailers=3), CHUNKED + b"0\r\nA: b\r\n\r\n", 431),
         (Limits(fields=2), CHUNKED + b"0\r\nA: b\r\nA: b\r\nA: b\r\n\r\n", 431),
         (Limits(content_length=0), CHUNKED + b"1\r\nx\r\n0\r\n\r\n", 400),
+        (Limits(body=4), POST, 413),
+        (Limits(body=4), CHUNKED + b"3\r\nhel\r\n2\r\n", 413),
+        (replace(LIMITS, body=4), POST, 413),
+        (replace(LIMITS, body=4), CHUNKED + b"3\r\nhel\r\n2\r\n", 413),
+        (replace(LIMITS, body=0), CHUNKED + b"1\r\n", 413),
     ],
 )
 def test_limits_are_the_parsers_own(limits, data, status):
@@ -226,6 +232,50 @@ def test_limits_are_the_parsers_own(limits, data, status):
     with pytest.raises(ProtocolError) as caught:
         kinds(parser)
     assert caught.value.status == status
+
+
+@pytest.mark.parametrize("limits", [Limits(body=5), replace(LIMITS, body=5)])
+def test_a_body_of_the_greatest_size_is_whole_and_each_one_counts_for_itself(limits):
+    parser = RequestParser(limits)
+    parser.feed((POST + b"hello" + CHUNKED + b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n") * 3)
+    assert kinds(parser) == [Request, Data, EndOfMessage] * 6
+
+
+@pytest.mark.parametrize("limits", [Limits(body=4), replace(LIMITS, body=4)])
+def test_chunks_within_the_limit_go_out_before_the_one_beyond_it_is_refused(limits):
+    for pieces in ([CHUNKED + b"3\r\nhel\r\n2\r\nlo"], every_byte(CHUNKED + b"3\r\nhel\r\n2\r\nlo")):
+        assert transcript(None, pieces, limits=limits)[-2:] == ["data hel", "error 413 body too large"]
+
+
+def test_the_limit_of_a_body_holds_for_responses_too():
+    for head in (b"Content-Length: 5\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n5\r\n"):
+        parser = ResponseParser(limits=replace(LIMITS, body=4))
+        parser.feed(b"HTTP/1.1 200 OK\r\n" + head)
+        with pytest.raises(ProtocolError, match="body too large"):
+            kinds(parser)
+        parser = ResponseParser(limits=replace(LIMITS, body=5))
+        parser.feed(b"HTTP/1.1 200 OK\r\n" + head + b"hello")
+        assert kinds(parser)[:2] == [Response, Data]
+
+
+@pytest.mark.parametrize("limits", [Limits(fields=0), Limits(field_line=4), Limits(head=18)])
+def test_limits_of_a_response_are_the_parsers_own(limits):
+    parser = ResponseParser(limits=limits)
+    parser.feed(b"HTTP/1.1 200 OK\r\nA: bc\r\n\r\n")
+    with pytest.raises(ProtocolError):
+        parser.next_event()
+
+
+def test_another_limit_for_bodies_leaves_heads_remembered():
+    limits = replace(LIMITS, body=4)
+    for _ in range(3):
+        kinds(fed(GET))
+    parser = RequestParser(limits)
+    parser.feed(GET)
+    assert calls_for(parser) <= 30
+    parser = RequestParser(Limits())
+    parser.feed(GET)
+    assert calls_for(parser) > 30
 
 
 def test_an_unfolded_line_is_held_to_the_limit_of_a_line():
@@ -395,6 +445,30 @@ def test_steps_of_responses(monkeypatch):
         return steps_of(head + b"1\r\nx\r\n" * (n // 6) + b"0\r\n\r\n", ResponseParser(limits=WIDE), monkeypatch)
 
     assert counted(8000) < 1.3 * 8 * counted(1000)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"A: " + b"b" * 60 + b"\r\n") * (n // 65) + b"\r\n",
+        lambda n: CHUNKED + (b"3a\r\n" + b"x" * 58 + b"\r\n") * (n // 64) + b"0\r\n\r\n",
+    ],
+    ids=["head", "body"],
+)
+def test_a_mebibyte_byte_by_byte(make, monkeypatch):
+    """No octet is searched, copied or moved more than a few times."""
+    monkeypatch.setattr(incremental, "bytearray", CountedBytes, raising=False)
+    data = make(1 << 20)
+    CountedBytes.steps = 0
+    heard = transcript(None, every_byte(data), limits=WIDE)
+    assert heard[-1] == "end"
+    assert CountedBytes.steps < 12 * len(data)
+
+
+def test_a_hundred_thousand_chunks_of_one_byte():
+    parser = fed(CHUNKED + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n")
+    parser.next_event()
+    assert calls_for(parser) < 3.1 * 100_000
 
 
 def calls_for(parser: RequestParser) -> int:

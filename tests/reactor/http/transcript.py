@@ -36,6 +36,7 @@ class Transcript:
         self.parser = parser
         self.lines: list[str] = []
         self.refused: ProtocolError | None = None
+        self.bodies: list[tuple[Request | Response, int]] = []  # each head, and the bytes of its body so far
         self._body: list[bytes] = []
 
     def drain(self) -> None:
@@ -62,6 +63,8 @@ class Transcript:
         if type(event) is Data:
             assert event.data and type(event.data) is bytes
             self._body.append(event.data)
+            head, size = self.bodies[-1]
+            self.bodies[-1] = head, size + len(event.data)
             return
         self._flush()
         if type(event) is EndOfMessage:
@@ -69,10 +72,12 @@ class Transcript:
             if event.trailers is not None:
                 self._note_fields("trailer", event.trailers)
         elif type(event) is Request:
+            self.bodies.append((event, 0))
             self.lines.append(describe_request(event))
             self._note_fields("field", event.fields)
         else:
             assert type(event) is Response
+            self.bodies.append((event, 0))
             self.lines.append(describe_response(event))
             self._note_fields("field", event.fields)
 

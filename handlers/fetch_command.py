@@ -1,0 +1,556 @@
+"""The client role: URLs are fetched one after the other over kept connections, as curl would.
+
+    for each URL: its request's body is made ready → a Transfer → its head is judged → the body goes to its sink, as it comes
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from reactor.client import Pool
+from reactor.client_connection import NO_ANSWER, NO_RESPONSE
+from reactor.errors import BodyCutShort, ContentError, FetchFailed, TimedOut
+from reactor.exchange import PULL, Body, FileSource, Source
+from reactor.http.codings import ACCEPT_ENCODING
+from reactor.http.dates import parse_date
+from reactor.http.grammar import TARGET_OCTETS
+from reactor.http.parser import Response
+from reactor.http.uri import Origin
+from reactor.http.writer import status_line
+from reactor.loop import Reactor, Timer
+
+from handlers.bodies import GATHER, Gathering, PipeSource, ReadFileSource, StrippedSource, joined, stripped
+from handlers.client import Client, Transfer, Watcher, drop, targets
+from handlers.download import CannotResume, Download
+from handlers.terminal import BAR_EVERY, BinaryRefused, Progress, Screen, columns_of, shown_head, visible, wants_colour
+
+MAX_REDIRECTS = 50  # followed for one URL, as curl does; exit 47 beyond
+
+# Exit codes, as curl's.
+OK = 0
+UNSUPPORTED_SCHEME = 1
+BAD_URL = 3
+PROXY_NOT_RESOLVED = 5
+NOT_RESOLVED = 6
+NOT_CONNECTED = 7
+WEIRD_REPLY = 8
+PARTIAL = 18
+HTTP_ERROR = 22
+WRITE_ERROR = 23
+READ_ERROR = 26
+TIMED_OUT = 28
+CANNOT_RESUME = 33
+TOO_MANY_REDIRECTS = 47
+NO_ANSWER_AT_ALL = 52
+SEND_ERROR = 55
+BROKEN = 56
+BAD_CONTENT = 61
+NOT_SENT_TWICE = 65
+
+_CODES = {
+    "url": BAD_URL, "request": BAD_URL, "scheme": UNSUPPORTED_SCHEME, "resolve": NOT_RESOLVED, "connect": NOT_CONNECTED,
+    "send": SEND_ERROR, "read": READ_ERROR, "redirect": TOO_MANY_REDIRECTS, "content": BAD_CONTENT, "rewind": NOT_SENT_TWICE,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A file that is (a part of) a request's body, opened when it is sent."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputPart:
+    """Standard input as (a part of) a request's body; `strip` takes line ends out, `gather` gives it a length if it is short."""
+
+    strip: bool = False
+    gather: bool = True
+
+
+Part = bytes | FilePart | InputPart
+REMOTE_NAME = ""  # in `outputs`: the file is named as the URL's last segment
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """What the command line asked for; `fields` are (name, value) pairs, a value of None takes the default away.
+
+    `outputs` are file names for the URLs in their order, `-` is standard output; the URLs beyond them go there too, unless the
+    only one is REMOTE_NAME. `resume` is an offset in bytes, or None for "what is missing"; False where nothing is resumed.
+    """
+
+    urls: Sequence[str]
+    method: str | None = None
+    fields: Sequence[tuple[str, str | None]] = ()
+    data: Sequence[Part] | None = None
+    query: bytes | None = None
+    outputs: Sequence[str] = ()
+    resume: int | bool | None = False
+    remote_time: bool = False
+    include: bool = False
+    head: bool = False
+    verbose: bool = False
+    silent: bool = False
+    show_errors: bool = False
+    proxy: Origin | None = None
+    proxy_fields: bytes = b""
+    location: bool = False
+    max_redirects: int = MAX_REDIRECTS
+    fail: bool = False
+    compressed: bool = False
+    max_time: float | None = None
+    retries: int = 0
+    traced: bool = False
+
+
+class Failed(Exception):
+    """One URL could not be fetched; `code` is the exit status."""
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Fetch(Watcher):
+    """Fetches every URL in order; `on_done(exit_code)` is called from the loop, with the first failure's code."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        pool: Pool,
+        options: FetchOptions,
+        on_done: Callable[[int], object],
+        out: Any = None,
+        err: BinaryIO | None = None,
+        stdin: int = 0,
+    ) -> None:
+        self.reactor = reactor
+        self.options = options
+        self.on_done = on_done
+        self.code = OK
+        # Not sys.stdout: what a closed pipe did not take must not lie in a buffer until the interpreter's end.
+        self._out = out if out is not None else open(1, "wb", buffering=0, closefd=False)
+        self._err = err if err is not None else sys.stderr.buffer
+        self._stdin = stdin
+        self._client = Client(pool, options.proxy, options.proxy_fields)
+        self._urls = iter(enumerate(options.urls))
+        self._url = ""
+        self._at = 0  # which of the URLs this is
+        self._input: bytes | None = None  # standard input, once it was read whole
+        self._gathering: Gathering | None = None
+        self._transfer: Transfer | None = None
+        self._body: Source | None = None
+        self._download: Download | None = None
+        self._screen: Screen | None = None
+        self._heads: list[bytes] = []  # to be shown before the body
+        self._progress: Progress | None = None
+        self._ticker: Timer | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        self.reactor.call_soon(self._next_url)
+
+    def stop(self, why: str | None = None) -> None:
+        """Give up what is running, and say so where there is a reason; `on_done` is not called any more."""
+        if self._stopped:
+            return
+        self._stopped = True
+        kept = self._give_up()
+        if why is not None and self._url:
+            self._complain(f"{self._url}: {why}" + (f"; {kept}" if kept else ""))
+
+    def failed(self, error: Exception) -> None:
+        """A callback raised (logged by the loop)."""
+        self._done_with_url(Failed(str(error), BROKEN))
+
+    # Requests.
+
+    def _next_url(self) -> None:
+        if self._stopped:
+            return
+        self._at, url = next(self._urls, (0, None))
+        if url is None:
+            self._stopped = True
+            self.on_done(self.code)
+            return
+        self._url = _complete(url, self.options.query)
+        self._heads.clear()
+        try:
+            targets[self._url]
+            self._make_ready()
+        except (Failed, FetchFailed) as error:
+            self._done_with_url(error)
+
+    def _make_ready(self) -> None:
+        """The request's body first: what comes from a pipe is gathered, so that a short one has a length."""
+        parts = self.options.data
+        waits = parts is not None and any(isinstance(part, InputPart) and part.gather for part in parts)
+        if not waits or self._input is not None:
+            self._send(self._request_body(None))
+            return
+        self._gathering = Gathering(self._standard_input(), GATHER, self._gathered, self._not_read)
+        self._gathering.start()
+
+    def _gathered(self, data: bytes, rest: Source | None) -> None:
+        self._gathering = None
+        if rest is None:
+            self._input = data
+        try:
+            self._send(self._request_body(rest and joined([data, rest])))
+        except Failed as error:
+            self._done_with_url(error)
+
+    def _not_read(self, error: BodyCutShort) -> None:
+        self._gathering = None
+        self._done_with_url(Failed(f"standard input {error.reason}", READ_ERROR))
+
+    def _standard_input(self) -> Source:
+        status = os.fstat(self._stdin)
+        if stat.S_ISREG(status.st_mode):
+            start = os.lseek(self._stdin, 0, os.SEEK_CUR)
+            kind = ReadFileSource if self.options.traced else FileSource
+            return kind(self._stdin, start, max(0, status.st_size - start), owned=False)
+        return PipeSource(self.reactor, self._stdin)
+
+    def _request_body(self, piped: Body | None) -> Body:
+        """The parts of the body, joined; `piped` is standard input where it was not whole when it was gathered."""
+        bodies: list[Body] = []
+        for part in self.options.data or ():
+            if isinstance(part, bytes):
+                bodies.append(part)
+            elif isinstance(part, FilePart):
+                bodies.append(self._opened(part.path))
+            else:
+                found = piped or (self._input if part.gather and self._input is not None else self._standard_input())
+                if part.strip:
+                    found = stripped(found) if isinstance(found, bytes) else StrippedSource(found)
+                bodies.append(found)
+        return bodies[0] if len(bodies) == 1 else joined(bodies)
+
+    def _opened(self, path: str) -> Body:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Failed(f"{path}: {error.strerror}", READ_ERROR) from None
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise Failed(f"{path}: not a regular file", READ_ERROR)
+        return (ReadFileSource if self.options.traced else FileSource)(fd, 0, status.st_size)
+
+    def _send(self, body: Body) -> None:
+        options = self.options
+        method = "HEAD" if options.head else "GET" if options.data is None else "POST"
+        try:
+            fields = self._fields()
+        except Failed:
+            drop(body)
+            raise
+        self._begin_progress()
+        self._transfer = self._client.request(
+            options.method or method, self._url, self._responded, self._refused, fields, body,
+            options.max_redirects if options.location else None, options.retries, options.max_time,
+            options.compressed, None, self,
+        )  # fmt: skip
+
+    def _fields(self) -> list[tuple[str, str | None]]:
+        """Those that were asked for, and Range where something is gone on with. Raises Failed."""
+        options = self.options
+        fields: list[tuple[str, str | None]] = list(options.fields)
+        resumed: list[tuple[str, str]] = []
+        try:
+            self._download = self._destination()
+            if self._download is None:
+                if options.resume:
+                    resumed = [("Range", f"bytes={options.resume}-")]
+            elif options.resume is None:
+                resumed = self._download.resume_fields(self._url)
+            elif options.resume:
+                resumed = self._download.resume_at(options.resume)
+        except OSError as error:
+            raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
+        except CannotResume as error:
+            raise Failed(str(error), CANNOT_RESUME) from None
+        if options.compressed and not resumed:
+            fields.insert(0, ("Accept-Encoding", ACCEPT_ENCODING.decode("ascii")))
+        return fields + resumed
+
+    def _destination(self) -> Download | None:
+        """The file that this URL's body goes to; None for standard output."""
+        outputs = self.options.outputs
+        name = outputs[self._at] if self._at < len(outputs) else "-"
+        if outputs and all(output == REMOTE_NAME for output in outputs):
+            name = REMOTE_NAME  # -O once is enough for all
+        if name == "-":
+            return None
+        return Download(name or _remote_name(self._url))
+
+    # What the transfer tells.
+
+    def asking(self, transfer: Transfer, head: bytes) -> None:
+        if self.options.verbose:
+            self._say("> ", head + b"\r\n")
+
+    def informed(self, transfer: Transfer, response: Response) -> None:
+        if self.options.verbose:
+            self._say("< ", _head_text(response))
+
+    def passed_over(self, transfer: Transfer, response: Response) -> None:
+        self.informed(transfer, response)
+        if self._shows_heads:
+            self._heads.append(_head_text(response))
+
+    @property
+    def _shows_heads(self) -> bool:
+        return self.options.include or self.options.head
+
+    def _refused(self, transfer: Transfer, error: FetchFailed) -> None:
+        self._done_with_url(error)
+
+    def _responded(self, transfer: Transfer) -> None:
+        response = transfer.response
+        assert response is not None
+        self.passed_over(transfer, response)
+        try:
+            if self._begin_sink(transfer, response):
+                self._take(transfer.body)
+                return
+            drop(transfer.body)
+            self._finish(response)
+        except (Failed, FetchFailed) as error:
+            drop(transfer.body)
+            self._done_with_url(error)
+
+    def _begin_sink(self, transfer: Transfer, response: Response) -> bool:
+        """Decide where the body goes; False where nothing of it is wanted. Raises Failed."""
+        options, status = self.options, response.status
+        if options.fail and status >= 400 and not (self._download is not None and self._download.kept and status == 416):
+            raise Failed(f"the server answered {status}", HTTP_ERROR)
+        if self._download is None:
+            if options.resume and (status != 206 or not _starts_at(response, options.resume)):
+                raise Failed(f"the server answered {status}: it does not go on from an offset", CANNOT_RESUME)
+            self._begin_output(response)
+            return True
+        coded = options.compressed and b"content-encoding" in response.fields
+        try:
+            wanted = self._download.begin(self._url, response, coded)
+        except OSError as error:
+            raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
+        except CannotResume as error:
+            raise Failed(str(error), CANNOT_RESUME) from None
+        if wanted:
+            for head in self._heads:
+                self._write(head)
+        return wanted
+
+    def _begin_output(self, response: Response) -> None:
+        """Standard output: as it is in a pipe or where `-o -` says so, made readable on a terminal."""
+        if not self.options.outputs and self._out.isatty():
+            self._screen = Screen(self._show, wants_colour(True))
+            self._screen.begin(response.fields.get(b"content-type") or b"")
+            for head in self._heads:
+                self._screen.head(head)
+        else:
+            for head in self._heads:
+                self._write(head)
+
+    # Bodies.
+
+    def _take(self, body: Body) -> None:
+        if isinstance(body, Source):
+            self._body = body
+            body.on_ready = self._pull
+            self._pull()
+        else:
+            self._write(body)
+            self._ended()
+
+    def _pull(self) -> None:
+        body = self._body
+        if body is None:
+            return
+        try:
+            while (data := body.pull(PULL)) is not None:
+                if not len(data):
+                    self._ended()
+                    return
+                self._write(data)
+        except ContentError as error:
+            self._done_with_url(Failed(error.reason, BAD_CONTENT))
+        except BodyCutShort as error:
+            self._done_with_url(Failed(error.reason, TIMED_OUT if error.status == 504 else PARTIAL))
+        except Failed as error:
+            self._done_with_url(error)
+
+    def _ended(self) -> None:
+        assert self._transfer is not None and self._transfer.response is not None
+        if self._screen is not None:
+            self._screen.finish()
+        self._finish(self._transfer.response)
+
+    def _finish(self, response: Response) -> None:
+        """The body is whole. Raises Failed."""
+        download = self._download
+        if download is not None:
+            modified = response.fields.get(b"last-modified") if self.options.remote_time else None
+            try:
+                download.finish(parse_date(modified, self.reactor.wall) if modified is not None else None)
+            except CannotResume as error:
+                raise Failed(str(error), PARTIAL) from None
+            except OSError as error:
+                raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
+            self._download = None
+        self._done_with_url(None)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        try:
+            if self._download is not None:
+                self._download.write(data)
+            elif self._screen is not None:
+                self._screen.write(data)
+            else:
+                _write_all(self._out, data)
+        except BinaryRefused:
+            raise Failed("the body is not text and would disturb the terminal: -o FILE, or -o - all the same", WRITE_ERROR) from None
+        except OSError as error:
+            raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
+
+    def _show(self, text: str) -> None:
+        _write_all(self._out, text.encode("utf-8", "backslashreplace"))
+
+    # The end of one URL.
+
+    def _done_with_url(self, error: Failed | FetchFailed | None) -> None:
+        kept = self._give_up()
+        if error is not None:
+            code = error.code if isinstance(error, Failed) else _exit_code(error, self.options.proxy is not None)
+            where = "" if isinstance(error, FetchFailed) else f"{self._url}: "
+            self._complain(f"{where}{error}" + (f"; {kept}" if kept else ""))
+            self.code = self.code or code
+        self.reactor.call_soon(self._next_url)
+
+    def _give_up(self) -> str:
+        """Let go of everything that belongs to this URL; what there is to say of a file that is not whole."""
+        self._end_progress()
+        gathering, self._gathering = self._gathering, None
+        if gathering is not None:
+            gathering.stop()
+        self._body = self._screen = None
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.abort()
+        download, self._download = self._download, None
+        try:
+            return download.break_off() if download is not None else ""
+        except OSError as error:
+            return f"what came is lost: {error.strerror}"
+
+    # What a person is told.
+
+    def _complain(self, text: str) -> None:
+        if not self.options.silent or self.options.show_errors:
+            self._tell(f"reactor: {visible(text, newlines=False)}\n")
+
+    def _say(self, mark: str, head: bytes) -> None:
+        if self._err.isatty():
+            self._tell(shown_head(head, mark, wants_colour(True)))
+        else:
+            self._tell(b"".join(mark.encode() + line + b"\n" for line in head.split(b"\r\n")[:-1]))
+
+    def _tell(self, text: str | bytes) -> None:
+        if self._progress is not None:
+            self._progress.clear()
+        self._put(text)
+
+    def _put(self, text: str | bytes) -> None:
+        try:
+            self._err.write(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
+            self._err.flush()
+        except OSError:
+            pass  # nobody listens; the exit status tells
+
+    def _begin_progress(self) -> None:
+        """A bar, where there is a terminal for it and the body does not go there too."""
+        shown = not self._download and self._out.isatty()
+        if self._err.isatty() and not self.options.silent and not shown:
+            self._progress = Progress(self._put, columns_of(self._err), lambda: self.reactor.now)
+            self._ticker = self.reactor.call_later(BAR_EVERY, self._tick)
+
+    def _tick(self) -> None:
+        transfer, progress = self._transfer, self._progress
+        if transfer is None or progress is None:
+            return
+        self._ticker = self.reactor.call_later(BAR_EVERY, self._tick)
+        call = transfer.call
+        if self._body is not None and self._download is not None:
+            progress.tick(self._download.size - self._download.kept, self._body.length, self._download.kept)
+        elif call is not None and isinstance(call.body, Source):
+            progress.tick(call.sent, call.body.length)
+
+    def _end_progress(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        if self._progress is not None:
+            self._progress.clear()
+            self._progress = None
+
+
+def _complete(url: str, query: bytes | None) -> str:
+    """The URL with what a person may leave away: the scheme, and the escapes of what is not ASCII behind the host."""
+    url = url if "://" in url else "http://" + url
+    start = url.find("/", url.index("://") + 3)
+    if start > 0:
+        url = url[:start] + "".join(letter if letter < "\x80" else quote_from_bytes(os.fsencode(letter)) for letter in url[start:])
+    if query:
+        url, mark, fragment = url.partition("#")
+        url += ("&" if "?" in url else "?") + quote_from_bytes(query, safe=TARGET_OCTETS) + mark + fragment
+    return url
+
+
+def _remote_name(url: str) -> str:
+    """-O: the last segment of the URL's path, as it is spelled there. Raises Failed."""
+    path = targets[url][1].partition(b"?")[0]
+    name = path.rpartition(b"/")[2].decode("ascii")
+    if unquote_to_bytes(name) in (b"", b".", b".."):
+        raise Failed("the URL names no file: -o FILE gives it a name", WRITE_ERROR)
+    return name
+
+
+def _starts_at(response: Response, offset: int) -> bool:
+    return (response.fields.get(b"content-range") or b"").startswith(b"bytes %d-" % offset)
+
+
+def _head_text(response: Response) -> bytes:
+    return status_line(response.status, response.reason) + response.fields.wire() + b"\r\n"
+
+
+def _exit_code(error: FetchFailed, proxied: bool) -> int:
+    if isinstance(error, TimedOut):
+        return TIMED_OUT
+    if error.phase == "resolve" and proxied:
+        return PROXY_NOT_RESOLVED
+    if error.reason == NO_ANSWER:
+        return NO_ANSWER_AT_ALL
+    if error.reason.startswith(NO_RESPONSE):
+        return WEIRD_REPLY
+    return _CODES.get(error.phase, BROKEN)
+
+
+def _write_all(file: Any, data: bytes | memoryview) -> None:
+    """Write to a raw file. A slow reader is waited for: that is the pressure which the origin then feels."""
+    view = memoryview(data)
+    while len(view):
+        written = file.write(view)
+        if written is None:  # somebody else made the pipe non-blocking
+            select.select([], [file], [])
+        else:
+            view = view[written:]

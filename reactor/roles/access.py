@@ -1,0 +1,128 @@
+"""Who may use a group, from its flags and the files they name: read at the start, and again on SIGHUP."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from handlers.access import AccessControl, Rule, default_after, is_loopback, parse_rule, parse_rules_file
+from handlers.client_limits import ClientConnections, ClientRate
+from handlers.config_file import read_config
+from handlers.pac import Pac
+from handlers.users import Entry, PasswordChecker, Users, parse_users_file
+from reactor.errors import ConfigError
+from reactor.exchange import Handler
+from reactor.roles.process import Process
+from reactor.roles.values import count_from_1, rate
+
+log = logging.getLogger("reactor.run")
+
+
+class RulesFile(NamedTuple):
+    """Where among the rules those of a file stand."""
+
+    path: str
+
+    def read(self) -> list[Rule]:
+        """Raises ConfigError."""
+        return read_config("--rules", self.path, parse_rules_file)
+
+
+class RuleAction(argparse.Action):
+    """--allow, --deny and --rules share one list, in the order given."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        rules = getattr(namespace, self.dest) or []
+        kind = "allow" if option == "--allow" else "deny"
+        rules.append(RulesFile(values) if option == "--rules" else parse_rule(kind, values))  # type: ignore[arg-type]
+        setattr(namespace, self.dest, rules)
+
+
+def access_flags(to: Any) -> None:
+    add = to.add_argument
+    note = (
+        "client=CIDR user=NAME host=GLOB port=N method=NAME scheme=NAME path=GLOB|/REGEX/, several joined by spaces; the first "
+        "rule that matches decides"
+    )
+    add("--allow", action=RuleAction, dest="rules", metavar="RULE", help=note)
+    add("--deny", action=RuleAction, dest="rules", metavar="RULE", help="the same, refused with 403")
+    add("--rules", action=RuleAction, dest="rules", metavar="FILE", help="rules, one a line, `allow …` or `deny …`; SIGHUP reads it again")
+    add("--users", metavar="FILE", help="names and passwords, without one of which nobody passes; scripts/user-entry makes them")
+    add("--client-connections", type=count_from_1, metavar="N", help="of one client (address, IPv6 /64) at a time; then 503")
+    add("--client-rate", type=rate, metavar="N", help="requests a second of one client, and twice that at once; 429 beyond")
+
+
+class Access:
+    """Rules, users and limits of one group. `forward_on` are the hosts a forward proxy listens on, None for all others."""
+
+    def __init__(self, process: Process, flags: argparse.Namespace, forward_on: Sequence[str] | None = None) -> None:
+        """Raises ConfigError where a file cannot be read, or everybody could use a forward proxy."""
+        self._process = process
+        self._sources: list[Rule | RulesFile] = flags.rules or []
+        self._users_path: str | None = flags.users
+        self._rate: float | None = flags.client_rate
+        self._forward = forward_on is not None
+        self._exposed = next((host for host in forward_on or () if not is_loopback(host)), None)
+        self.door = ClientConnections(flags.client_connections) if flags.client_connections else None
+        self.rules = self._read_rules()
+        self.users = self._read_users()
+        self._control: AccessControl | None = None
+        self._checker: PasswordChecker | None = None
+        if self._users_path is not None or any(isinstance(source, RulesFile) for source in self._sources):
+            process.at_hangup.append(self.reload)
+
+    def around(self, handler: Handler) -> Handler:
+        """The handler behind all that this group asks of its clients."""
+        if self._sources:
+            handler = self._control = AccessControl(handler, self.rules, default_after(self.rules))
+        if self.users is not None:
+            self._checker = PasswordChecker(self._process.reactor, self.users)
+            handler = Users(handler, self._checker, self._forward)
+        if self._forward:
+            handler = Pac(handler, self._control)
+        if self._rate is not None:
+            handler = ClientRate(handler, self._rate)
+        return handler
+
+    def _read_rules(self) -> list[Rule]:
+        rules: list[Rule] = []
+        for source in self._sources:
+            rules += source.read() if isinstance(source, RulesFile) else [source]
+        if self._users_path is None:
+            for rule in rules:
+                if rule.users is not None:
+                    raise ConfigError(f"the rule `{rule}` can never hold: nobody is asked for a name without --users")
+            if self._exposed is not None and not any(rule.allow for rule in rules):
+                raise ConfigError(
+                    f"a forward proxy on {self._exposed} would be open to everybody: say who may use it, such as --allow"
+                    " client=10.0.0.0/8, or by --users"
+                )
+        return rules
+
+    def _read_users(self) -> Mapping[str, Entry] | None:
+        return None if self._users_path is None else read_config("--users", self._users_path, parse_users_file)
+
+    def reload(self) -> None:
+        """Read the files again; one that is wrong changes nothing."""
+        try:
+            rules = self._read_rules()
+            if self._control is not None:
+                self._control.replace(rules, default_after(rules))
+            self.rules = rules
+            log.info("%d access rules are in force", len(rules))
+        except ConfigError as error:
+            log.error("%s; the old rules stay in force", error)
+        try:
+            users = self._read_users()
+            if self._checker is not None and users is not None:
+                self._checker.replace(users)
+                log.info("%d users are known", len(users))
+        except ConfigError as error:
+            log.error("%s; the old users stay in force", error)
+
+    def close(self) -> None:
+        """End what checks passwords. Idempotent."""
+        if self._checker is not None:
+            self._checker.close()

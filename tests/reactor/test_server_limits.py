@@ -1,0 +1,290 @@
+"""What a server lets its clients do: how slowly, how often, how many, how much; and what it says at each limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from reactor.exchange import Exchange, FileSource, Head
+from reactor.server import REFUSED_AT_A_TIME, RETRY_SECONDS
+from tests.loopback import LIMITS, Handling, House, Peer, Script, echo, housed, says
+from tests.reactor.test_server import GET, POST_CHUNKED, POST_EXPECTS, Facts, ends, file_of, post
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    yield from housed()
+
+
+# Slow senders.
+
+
+def test_a_body_that_trickles_uses_up_its_time(house: House) -> None:
+    handling = Handling(echo)
+    peer = house.serve(handling).connect()
+    peer.send(post(1_000_000))
+    sent = 0
+    while not peer.read():
+        peer.send(b"x" * int(LIMITS.rate))
+        house.pass_time(2)
+        sent += 1
+        assert sent < 1000
+    answer = peer.answer()
+    assert (answer.status, answer.fields[b"connection"]) == (408, b"close")
+    assert abs(sent * 2 - 2 * LIMITS.body) < 5, "each of two seconds brought half of them back"
+    peer.expect_close()
+
+
+def test_a_body_at_the_least_rate_may_take_for_ever(house: House) -> None:
+    handling = Handling(echo)
+    peer = house.serve(handling).connect()
+    size = int(LIMITS.rate) * 300
+    peer.send(post(size))
+    for _ in range(30):
+        house.pass_time(9)
+        peer.send(b"x" * (size // 30))
+    assert peer.answer().body == b"x" * size
+
+
+def test_time_in_which_nobody_wants_the_body_is_not_the_clients(house: House) -> None:
+    """The handler pulls once an hour; the client has sent all that there is room for."""
+    handling = Handling()
+    peer = house.serve(handling).connect()
+    peer.send(post(12))
+    body = handling.last.body
+    assert not isinstance(body, bytes)
+    for _ in range(4):
+        assert body.pull(100) is None
+        house.pass_time(LIMITS.body / 8)
+        peer.send(b"abc")
+        house.pass_time(3600)
+        assert body.pull(100) == b"abc"
+    assert body.pull(100) == b""
+    handling.last.respond(Head(200), b"whole")
+    assert peer.answer().body == b"whole"
+
+
+def test_without_a_rate_a_byte_now_and_then_is_enough(house: House) -> None:
+    peer = house.serve(Handling(echo), replace(LIMITS, rate=0)).connect()
+    peer.send(post(10))
+    for _ in range(10):
+        house.pass_time(LIMITS.body - 1)
+        peer.send(b"x")
+    assert peer.answer().body == b"x" * 10
+
+
+# Slow readers.
+
+
+@pytest.mark.parametrize("kind", ["bytes", "file", "source"])
+def test_a_client_that_reads_too_slowly_is_reset(house: House, kind: str) -> None:
+    size = 20_000_000
+    body = {
+        "bytes": lambda: b"x" * size,
+        "file": lambda: FileSource(file_of(size)[0], 0, size),
+        "source": lambda: Script(house.reactor, *[b"x" * 100_000] * 200),
+    }[kind]()
+    handling = Handling(says(body))
+    served = house.serve(handling, replace(LIMITS, rate=20_000))
+    peer = served.connect(small_buffers=True)
+    peer.send(GET)
+    peer.head()
+    for _ in range(3):
+        house.pass_time(LIMITS.stalled / 4)
+        assert peer.read(100_000), "a third of what it should"
+    assert served.server.connections
+    house.pass_time(LIMITS.stalled / 4)
+    assert not served.server.connections
+    assert ends(handling) == ["the client reads too slowly"]
+
+
+def test_a_client_that_reads_fast_enough_gets_all_of_it(house: House) -> None:
+    served = house.serve(Handling(says(b"x" * 1_000_000)))
+    peer = served.connect(small_buffers=True)
+    peer.send(GET)
+    peer.head()
+    while len(peer.received) < 1_000_000:
+        house.pass_time(LIMITS.stalled / 3)
+        assert peer.read(20_000) and not peer.was_reset
+    assert bytes(peer.received) == b"x" * 1_000_000
+
+
+def test_the_time_between_two_answers_is_not_measured(house: House) -> None:
+    served = house.serve(Handling(says(b"x" * 1_000_000)), replace(LIMITS, rate=20_000))
+    peer = served.connect(small_buffers=True)
+    peer.send(GET)
+    peer.answer()
+    house.pass_time(LIMITS.stalled - 5)
+    peer.send(GET)
+    for _ in range(4):
+        house.pass_time(LIMITS.stalled / 5)
+    assert len(peer.answer().body) == 1_000_000
+
+
+def test_what_a_client_sends_does_not_excuse_that_it_does_not_read(house: House) -> None:
+    """The request's body feeds the response, and each piece of it has a deadline of its own."""
+    handling = Handling(lambda exchange: exchange.respond(Head(200), exchange.body))
+    served = house.serve(handling)
+    peer = served.connect(small_buffers=True)
+    peer.send(post(10_000_000))
+    while not served.connection.stream.backlog:
+        peer.send(b"x" * 10_000)
+    for _ in range(7):
+        if served.server.connections:
+            peer.send(b"x" * 5000)
+        house.pass_time(LIMITS.stalled / 6)
+    assert ends(handling) == ["the client stopped reading"]
+
+
+class Spurts(Script):
+    """Comes when it is told to, and is silent in between however often it is asked."""
+
+    __slots__ = ()
+
+    def pull(self, limit: int) -> bytes | None:
+        if not self.pieces:
+            self.waiting = True
+            return None
+        return super().pull(limit)
+
+
+def test_a_pause_between_two_pieces_of_an_answer_is_not_the_clients(house: House) -> None:
+    """A measure begins with bytes that wait, and ends when none does."""
+    body = Spurts(house.reactor)
+    served = house.serve(Handling(says(body)))
+    peer = served.connect(small_buffers=True)
+    peer.send(GET)
+    for _ in range(3):
+        body.go(*[b"x" * 100_000] * 30)
+        house.turns()
+        assert served.connection.stream.backlog
+        house.pass_time(LIMITS.stalled / 2)
+        while served.connection.stream.backlog:
+            peer.read()
+            house.turns(2)
+        house.pass_time(LIMITS.stalled * 3)
+    assert served.server.connections
+
+
+# Many requests, many connections.
+
+
+def test_the_last_request_of_a_connection_is_told_so(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, requests=3))
+    peer = served.connect()
+    peer.send(GET)
+    assert b"connection" not in peer.answer().fields
+    peer.send(GET * 3)
+    assert b"connection" not in peer.answer().fields
+    assert peer.answer().fields[b"connection"] == b"close"
+    peer.expect_close()
+    assert served.server.requests == 3, "the fourth was not taken up"
+
+
+def refused(peer: Peer) -> None:
+    answer = peer.answer()
+    assert (answer.status, answer.fields[b"connection"]) == (503, b"close")
+    assert answer.fields[b"retry-after"] == b"%d" % RETRY_SECONDS
+    assert b"date" in answer.fields and b"too many connections" in answer.body
+    peer.expect_close()
+
+
+def test_the_newest_connection_is_refused_and_the_old_are_served(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=2))
+    old = [served.connect(), served.connect()]
+    for newest in (house.connect(served.port), house.connect(served.port)):
+        newest.send(GET)
+        refused(newest)
+        newest.close()
+    for peer in old:
+        peer.send(GET)
+        assert peer.answer().body == b"x"
+    old[0].close()
+    house.until(lambda: len(served.server.connections) == 1, "its end")
+    third = served.connect()
+    third.send(GET)
+    assert third.answer().status == 200
+    assert served.server.facts() == {
+        "connections": {"open": 2, "active": 0, "accepted": 3, "refused": 2}, "exchanges": 3,
+    }  # fmt: skip
+
+
+def test_a_refusal_does_not_wait_for_ever(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=0))
+    peer = house.connect(served.port)
+    refused(peer)
+    assert house.reactor.watched > 1, "it has not closed its own side"
+    house.pass_time(10)
+    assert house.reactor.watched == 1, "the listener alone"
+
+
+def test_refusals_are_bounded(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=0))
+    told = [house.connect(served.port) for _ in range(REFUSED_AT_A_TIME)]
+    house.until(lambda: served.server.refused == REFUSED_AT_A_TIME, "the refusals")
+    unheard = house.connect(served.port)
+    unheard.expect_close()
+    for peer in told:
+        refused(peer)
+
+
+def test_the_end_of_the_server_is_the_end_of_refusals(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=0))
+    refused(house.connect(served.port))
+    done: list[bool] = []
+    served.server.shutdown(lambda: done.append(True))
+    house.turns()
+    assert done and house.reactor.watched == 1
+
+
+# Large bodies.
+
+SMALL = replace(LIMITS, max_body=1000)
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unasked(house: House) -> None:
+    handling, facts = Handling(echo), Facts()
+    peer = house.serve(handling, SMALL, facts).connect()
+    peer.send(post(1001))
+    assert peer.answer().status == 413
+    peer.send(b"x" * 1001 + post(1000) + b"y" * 1000)
+    assert peer.answer().body == b"y" * 1000, "a little too much is read away, and the connection stays"
+    assert [exchange.status for exchange in facts.recorded] == [413]
+    assert len(handling.exchanges) == 1
+
+
+def test_a_body_too_large_that_is_there_already_is_refused_too(house: House) -> None:
+    peer = house.serve(Handling(echo), SMALL).connect()
+    peer.send(post(1001) + b"x" * 1001 + GET)
+    assert peer.answer().status == 413
+    assert peer.answer().status == 200
+
+
+def test_a_body_that_turns_out_too_large_is_cut(house: House) -> None:
+    handling = Handling(echo)
+    peer = house.serve(handling, SMALL).connect()
+    peer.send(POST_CHUNKED + b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+    peer.expect_silence()
+    peer.send(b"1\r\nx\r\n")
+    answer = peer.answer()
+    assert (answer.status, answer.fields[b"connection"]) == (413, b"close")
+    peer.expect_close()
+
+
+def test_who_asks_first_is_told_before_it_sends(house: House) -> None:
+    peer = house.serve(Handling(echo), replace(LIMITS, max_body=4)).connect()
+    peer.send(POST_EXPECTS)
+    answer = peer.answer()
+    assert (answer.status, answer.fields[b"connection"]) == (413, b"close")
+    peer.expect_close()
+
+
+def test_a_body_of_any_size_is_taken_where_nothing_is_said(house: House) -> None:
+    def count(exchange: Exchange) -> None:
+        exchange.respond(Head(200), b"%d" % exchange.body.length)  # type: ignore[union-attr]
+
+    peer = house.serve(Handling(count)).connect()
+    peer.send(post(10**15))
+    assert peer.answer().body == b"%d" % 10**15
