@@ -235,6 +235,7 @@ class SharedFetch:
             if self._part is not None and head.status in (206, 416):
                 self._complete(self._part, head, body, now)
             else:
+                self._part = None
                 self._take(head, body, now)
             return
         outcome = validate(self.request, verdict, head.status, head.fields, self._sent_at, now, caching.policy)
@@ -466,8 +467,9 @@ class SharedFetch:
         else:
             mine = Head(entry.status, entry.fields.copy(), entry.reason)
             mine.fields.add(b"Age", b"%d" % entry.age(now))
+        rest = None if self._part is None else 206  # what the origin said, where the client gets the whole
         status = forward_status(
-            self.caching.name, self.verdict.fwd, stored=True, collapsed=not asked, ttl=entry.ttl(now),
+            self.caching.name, self.verdict.fwd, rest, stored=True, collapsed=not asked, ttl=entry.ttl(now),
             in_vain=self.in_vain and asked,
         )  # fmt: skip
         mine.fields.add(b"Cache-Status", status)

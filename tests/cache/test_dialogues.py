@@ -809,7 +809,9 @@ cases(
         "completed": "\n".join([
             part(0, 5), '> \n? Range: bytes=6- | If-Range: "a"',
             f"< 206 | {TAG} | A: 1 | Content-Range: bytes 6-9/10 | Body: 6789",
-            "= 200 '0123456789' | A: 1 | Age: 0 | -Content-Range\n> \n= 200 '0123456789'", has("4-7", 4, 7),
+            "= 200 '0123456789' | A: 1 | Age: 0 | -Content-Range "
+            "| Cache-Status: reactor; fwd=partial; fwd-status=206; stored; ttl=3600",
+            "> \n= 200 '0123456789'", has("4-7", 4, 7),
         ]),
         "completed though stale": "\n".join([
             part(0, 5), '+ 3600\n> \n? Range: bytes=6- | If-Range: "a"',
@@ -817,7 +819,8 @@ cases(
             "= 200 '0123456789'\n> \n= 200 '0123456789' | Age: 0",
         ]),
         "not completed, but replaced": "\n".join([
-            part(0, 5), f'> \n? Range: bytes=6-\n< 200 | {FRESH} | ETag: "b" | Body: abcdefghij\n= 200 #2\n> \n= 200 #2'
+            part(0, 5), f'> \n? Range: bytes=6-\n< 200 | {FRESH} | ETag: "b" | Body: abcdefghij',
+            "= 200 #2 | Cache-Status: reactor; fwd=partial; stored; ttl=3600\n> \n= 200 #2"
         ]),
         "not completed by another": "\n".join([
             part(0, 5), f'> \n? Range: bytes=6-\n< 206 | {FRESH} | ETag: "b" | Content-Range: bytes 6-9/10 | Body: ghij',
