@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import importlib.machinery
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,7 @@ def test_ours_withstands_scans() -> None:
 
 
 def test_it_prints_a_table() -> None:
+    assert os.access(SCRIPT, os.X_OK)
     command = [sys.executable, str(SCRIPT), "--requests", "2000", "--objects", "300", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
     said, names, *rows = done.stdout.splitlines()
