@@ -209,6 +209,9 @@ class LaterStore:
     def update(self, old: Entry, new: Entry) -> None:
         self.store.update(old, new)
 
+    def join(self, lower: Entry, upper: Entry, joined: Entry) -> bool:
+        return self.store.join(lower, upper, joined)
+
     def remove(self, entry: Entry) -> None:
         self.store.remove(entry)
 

@@ -249,6 +249,9 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role proxy --cache-size much", "--role proxy: argument --cache-size: 'much' is not a size"),
         ("--role proxy --cache-size -1", "--role proxy: argument --cache-size: "),
         ("--role proxy --cache-rule ttl=x", "--role proxy: argument --cache-rule: "),
+        ("--role proxy --cache-ranges some", "--role proxy: argument --cache-ranges: invalid choice: 'some'"),
+        ("--role proxy --cache-targets a,,b", "--role proxy: argument --cache-targets: '' is not a field's name"),
+        ("--role proxy --cache-targets a:b", "--role proxy: argument --cache-targets: 'a:b' is not a field's name"),
         ("--role proxy --allow nonsense", "--role proxy: allow 'nonsense', column 1: "),
         ("--role proxy --deny client=10.0.0.0/33", "--role proxy: deny 'client=10.0.0.0/33', column 8: "),
         ("--role proxy --listen 0.0.0.0:0", "a forward proxy on 0.0.0.0 would be open to everybody"),
@@ -264,6 +267,25 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 )
 def test_what_is_wrong_is_said_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str], argv: str, line: str) -> None:
     assert refused(capsys, *argv.split()).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("argv", "targets", "parts", "whole"),
+    [
+        ([], (), True, False),
+        (["--upstream", "http://a"], (b"cdn-cache-control",), True, False),
+        (["--upstream", "http://a", "--cache-targets", ""], (), True, False),
+        (["--cache-targets", "My-Cache-Control, CDN-Cache-Control"], (b"my-cache-control", b"cdn-cache-control"), True, False),
+        (["--cache-ranges", "whole"], (), False, True),
+        (["--cache-ranges", "off"], (), False, False),
+    ],
+)
+def test_what_the_cache_is_told(argv: list[str], targets: tuple[bytes, ...], parts: bool, whole: bool) -> None:
+    process = configure(["--role", "proxy", *PORT_0, *argv])
+    group = process.groups[0]
+    assert isinstance(group, ProxyGroup)
+    assert (group.policy.targets, group.policy.store_partial, group.policy.fetch_whole) == (targets, parts, whole)
+
 
 
 def test_a_port_in_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -453,7 +475,8 @@ def test_help_tells_every_flag_by_role_with_examples(capsys: pytest.CaptureFixtu
         "server": "--listen --root --host --api --index --listing --follow-symlinks --dot-files --max-age --cors --cache-size"
         " --cache-rule --access-log --log-format --max-connections --max-requests --max-body --idle-timeout --head-timeout"
         " --body-timeout --send-timeout --min-rate",
-        "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-rule --allow --deny --access-log"
+        "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-ranges --cache-targets"
+        " --cache-rule --allow --deny --access-log"
         " --ca-file --insecure --deny-private --connect-timeout --first-byte-timeout --between-bytes-timeout --upstream-idle-timeout"
         " --tunnel-idle-timeout",
         "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail -k --cacert",

@@ -84,6 +84,15 @@ def field(text: str) -> tuple[str, str | None]:
     return name, value.strip(" \t") or None
 
 
+def field_names(text: str) -> tuple[bytes, ...]:
+    """Field names divided by commas, in lower case; none where the text is empty."""
+    names = [name.strip(" \t") for name in text.split(",")] if text else []
+    for name in names:
+        if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name) is None:
+            raise argparse.ArgumentTypeError(f"{name!r} is not a field's name")
+    return tuple(name.lower().encode("ascii") for name in names)
+
+
 def file_name(text: str) -> str:
     if not text or "/" in text or "\0" in text or text in (".", ".."):
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file")
