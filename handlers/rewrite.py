@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Callable
 
 from cache.directives import response_control
 from handlers.upstreams import Upstream, Upstreams
