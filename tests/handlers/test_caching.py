@@ -1497,6 +1497,32 @@ def test_a_304_that_brings_vary_star_still_answers_who_asked(house: House, proxy
     assert clients[1].answer().body == b"newer"
 
 
+@pytest.mark.parametrize("word", ["private", "no-store"])
+def test_what_a_304_says_to_one_client_is_not_for_those_who_wait(house: House, proxy: Proxy, word: str) -> None:
+    stale(house, proxy, TAGGED)
+    clients = crowd(proxy, 2)
+    proxy.asked().begin(TAGGED, f"Cache-Control: {word}, max-age=60", "Set-Cookie: sid=1", status="304 Not Modified")
+    answer = clients[0].answer()
+    assert (answer.body, answer.fields[b"set-cookie"]) == (b"hello", b"sid=1")
+    asked = proxy.asked()
+    assert b"if-none-match" not in asked.fields  # nothing is stored any more
+    asked.answer(b"newer", FRESH)
+    answer = clients[1].answer()
+    assert answer.body == b"newer" and b"set-cookie" not in answer.fields
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_cookie_that_a_validation_sets_is_not_stored_by_guesswork(house: House, proxy: Proxy, method: str) -> None:
+    """RFC 9111 section 7.3: as with the response itself, where nothing says how long it is fresh."""
+    fetch(proxy, b"hello", TAGGED, "Last-Modified: Sun, 06 Nov 1994 08:00:00 GMT")
+    house.pass_time(3600.0)
+    client = proxy.connect()
+    client.send(proxy.request(method, "/", "Cache-Control: no-cache"))
+    proxy.asked().begin(TAGGED, "Set-Cookie: sid=1", status="304 Not Modified" if method == "GET" else "200 OK")
+    assert client.answer(method.encode()).fields[b"set-cookie"] == b"sid=1"
+    assert b"set-cookie" not in fetch(proxy, b"newer", FRESH).fields
+
+
 def test_what_is_stale_goes_to_its_own_variant_alone(house: House, proxy: Proxy) -> None:
     fetch(proxy, b"one", FRESH, "Cache-Control: stale-if-error=100", asking=())
     house.pass_time(70.0)
