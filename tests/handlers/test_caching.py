@@ -1523,6 +1523,19 @@ def test_a_cookie_that_a_validation_sets_is_not_stored_by_guesswork(house: House
     assert b"set-cookie" not in fetch(proxy, b"newer", FRESH).fields
 
 
+def test_a_field_taken_off_by_connection_selects_nothing(house: House, proxy: Proxy) -> None:
+    """RFC 9110 section 7.6.1: the origin answers without it, and so not for those who send it."""
+    client = proxy.ask("/", "Accept: text/html", "Connection: keep-alive, Accept")
+    asked = proxy.asked()
+    assert b"accept" not in asked.fields
+    asked.answer(b"for anything", FRESH, "Vary: Accept")
+    assert cached(client.answer()) == "fwd=bypass"
+    client = proxy.ask("/", "Accept: text/html", "TE: trailers", "Connection: TE")  # this one is nobody's loss
+    proxy.asked().answer(b"for html", FRESH, "Vary: Accept")
+    assert client.answer().body == b"for html"
+    assert hit(proxy, "/", "Accept: text/html").body == b"for html"
+
+
 def test_what_is_stale_goes_to_its_own_variant_alone(house: House, proxy: Proxy) -> None:
     fetch(proxy, b"one", FRESH, "Cache-Control: stale-if-error=100", asking=())
     house.pass_time(70.0)
