@@ -1336,6 +1336,7 @@ def test_that_is_remembered_for_a_while(house: House, proxy: Proxy) -> None:
     for asked in askeds:
         asked.answer(b"y", FRESH)
     assert [cached(client.answer()) for client in clients] == ["fwd=uri-miss"] * 3
+    fetch(proxy, b"x", "Cache-Control: private")
     house.pass_time(HIT_FOR_MISS_SECONDS + 0.1)
     clients = crowd(proxy, 3)
     asked = proxy.asked()
@@ -1343,6 +1344,19 @@ def test_that_is_remembered_for_a_while(house: House, proxy: Proxy) -> None:
     asked.answer(b"z", FRESH)
     assert [client.answer().body for client in clients] == [b"z"] * 3
     assert hit(proxy).body == b"z"
+
+
+def test_what_one_client_brought_upon_itself_keeps_nothing_out_of_the_store(house: House, proxy: Proxy) -> None:
+    private = "Cache-Control: private"
+    fetch(proxy, b"alice's", private, asking=("Cookie: alice",))
+    for _ in range(2):
+        fetch(proxy, b"alice's", private, asking=("Cookie: alice",))
+    fetch(proxy, b"public", FRESH)  # goes past the store, but shows that the next one need not
+    fetch(proxy, b"alice's", private, asking=("Cookie: alice",))
+    fetch(proxy, b"without", FRESH, asking=("X: 1", "Connection: X"))  # its own verdict is no other than elsewhere
+    assert len(proxy.caching.store) == 0
+    assert cached(fetch(proxy, b"public", FRESH)) == "fwd=uri-miss; stored; ttl=60"
+    assert hit(proxy).body == b"public"
 
 
 def test_not_everything_is_remembered(house: House, proxy: Proxy) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from cache.stores.memory import MemoryStore
-from handlers.forwarded import Trust, _lines, network
+from handlers.forwarded import _lines, network
 from reactor.errors import ConfigError
 from reactor.http.fields import Fields
-from tests.loopback import Handling, House, housed
+from tests.loopback import House, housed
 from tests.origin import Proxy
 
 CLAIMS = (
