@@ -181,6 +181,91 @@ def test_interop_names_the_missing_program() -> None:
     ]
 
 
+def test_what_is_more_than_the_plain_hit_is_told_in_microseconds() -> None:
+    table = load("bench").summary({"reactor": [{"cost": 4.0}, {"cost": 6.5}], "plain": [{"cost": 3.0}, {"cost": 2.0}]})
+    assert (table["reactor"]["more"], table["reactor"]["more_least"], table["plain"]["more"]) == (2.75, 2.0, 0.0)
+
+
+def test_a_crowd_drips_while_the_fast_client_is_timed() -> None:
+    bench, loadgen = load("bench"), load("loadgen.py")
+    ours, theirs = socket.socketpair()
+    with floor("parse") as server, ours, theirs, socket.create_connection(("127.0.0.1", server.port), 10) as fast:
+        latencies = bench.timed_hits(fast, loadgen.plain_request(server.port, "/x"), 0.2, [ours] * 100)
+        assert 10 <= len(theirs.recv(1000)) <= 21
+    assert latencies == sorted(latencies) and latencies[0] > 0
+    assert bench.percentile(list(range(200)), 99) == 198
+
+
+# soak: what it finds fault with, and a short one.
+
+
+def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPTS / "soak"), "--exchanges", "120", "--at-once", "30", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_short_soak_leaves_nothing_behind() -> None:
+    done = soak()
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        0, "nothing was left behind, and every body delivered whole had the right digest"
+    ), done.stdout + done.stderr  # fmt: skip
+    assert "round 2: 120 of 120 exchanges, 0 open, 0 wrong" in done.stderr
+
+
+def test_a_soak_finds_a_timer_that_is_left_behind() -> None:
+    done = soak("--leak", "--settle", "1")
+    assert done.returncode == 1 and "soak: round 1, left behind: timers: " in done.stderr, done.stdout + done.stderr
+
+
+def test_a_soak_counts_what_is_more_than_at_the_start() -> None:
+    leaks = load("soak").leaks
+    assert leaks({"timers": 1, "Fill": 0, "watched": 3}, {"timers": 1, "Fill": 2, "watched": 2}) == ["Fill: 2, 0 at the start"]
+
+
+def test_a_soak_judges_memory_by_a_twentieth() -> None:
+    growth_fault = load("soak").growth_fault
+    assert growth_fault([100 * 2**20, 105 * 2**20]) is None
+    assert growth_fault([100 * 2**20, 106 * 2**20]) == "resident memory grew from 100.0 MiB to 106.0 MiB, by more than 5%"
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, b"abd"), (200, b"ab"), (206, b"abc")])
+def test_a_soak_compares_what_came_with_what_was_due(status: int, body: bytes) -> None:
+    module = load("soak")
+    module.same(200, 200, b"abc", b"abc")
+    with pytest.raises(module.Wrong):
+        module.same(status, 200, body, b"abc")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+    ],
+)
+def test_a_soaks_client_reads_a_whole_answer_and_nothing_less(answer: bytes) -> None:
+    module = load("soak")
+    for cut in (len(answer), len(answer) - 1):
+        ours, theirs = socket.socketpair()
+        connection = module.Connection.__new__(module.Connection)
+        connection.sock, connection.data = ours, bytearray()
+        theirs.sendall(answer[:cut])
+        theirs.close()
+        with ours:
+            if cut == len(answer):
+                assert finish(connection.answer()) == (200, b"hello")
+            else:
+                with pytest.raises(module.Wrong):
+                    finish(connection.answer())
+
+
+def finish(steps):  # type: ignore[no-untyped-def]
+    """What the steps return; nothing here has to be waited for."""
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    return end.value.value
+
+
 # wire-check: what tshark says, as it says it.
 
 SERVER, PROXY = 1000, 2000
