@@ -33,7 +33,7 @@ class Echo:
         if exchange.request.upgrade is None or key is None:
             exchange.respond(*error_page(426, "this speaks WebSocket alone"))
             return
-        head = Head(101, [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Accept", accept_for(key))])
+        head = Head(101, [(b"Upgrade", b"websocket"), (b"Sec-WebSocket-Accept", accept_for(key))])
         stream, left_over = exchange.upgrade(head)
         stream.owner = conversation = Conversation(exchange, stream)
         stream.uncork()

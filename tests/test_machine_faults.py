@@ -1,4 +1,4 @@
-"""Faults on the machine's side: no descriptors, files that may not grow, signals, helpers killed, clocks set. Traffic goes on."""
+"""Faults on the machine's side: no descriptors, files that may not grow, signals, helpers killed, clocks set back and forth."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_without_descriptors_hits_go_on_and_all_else_recovers(start: Start, orig
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, limits[1]))
     assert before.ask(url_of(origin)) == (200, ANSWER), "a hit takes none"
-    assert before.ask(url_of(origin, "/large")) == (200, LARGE), "nor does a kept connection, nor a body that had lain in a file"
+    assert before.ask(url_of(origin, "/large")) == (200, LARGE), "nor does a kept connection, and a large body lies elsewhere"
     status, page = before.ask(url_of(other))
     assert status == 503 and b"Too many open files" in page
     waiting = Asking(proxy)
@@ -135,7 +135,9 @@ def test_a_tunnel_without_descriptors_is_refused_and_later_made(start: Start, or
 # Files that may not grow: the log's disk is full, and so is what bodies are spilled to.
 
 
-def test_no_room_for_files_costs_log_lines_alone_until_there_is_room_again(folder: Path, start: Start, origin: Running) -> None:
+def test_no_room_for_files_costs_log_lines_alone_until_there_is_room_again(
+    folder: Path, start: Start, origin: Running
+) -> None:
     proxy = start("--role", "proxy", *PORT_0, "--access-log", "log", "--log-format", "json")
     client, pid = Asking(proxy), proxy.process.pid
     assert client.ask(url_of(origin)) == (200, ANSWER)

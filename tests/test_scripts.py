@@ -186,6 +186,22 @@ def test_what_is_more_than_the_plain_hit_is_told_in_microseconds() -> None:
     assert (table["reactor"]["more"], table["reactor"]["more_least"], table["plain"]["more"]) == (2.75, 2.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("target", "given"),
+    [
+        ("plain", {"--access-log"}), ("log", {"--access-log"}), ("rules", {"--access-log", "--rules"}),
+        ("script", {"--access-log", "--script"}), ("reactor", {"--access-log", "--rules", "--script"}),
+    ],
+)  # fmt: skip
+def test_a_hit_under_control_is_measured_with_all_of_it_and_each_alone(target: str, given: set[str], tmp_path: Path) -> None:
+    bench = load("bench")
+    world = bench.World(None, None, str(tmp_path), None, 1.0)
+    words = list(map(str, bench.SCENARIOS["hit-control"].flags(world, target)))
+    assert {word for word in words if word.startswith("--")} == given
+    assert ("off" in words) == (target not in ("log", "reactor"))
+    assert len((tmp_path / "rules").read_text().splitlines()) == bench.RULES
+
+
 def test_a_crowd_drips_while_the_fast_client_is_timed() -> None:
     bench, loadgen = load("bench"), load("loadgen.py")
     ours, theirs = socket.socketpair()
@@ -370,8 +386,9 @@ def test_wire_check_lets_a_mere_note_pass() -> None:
 
 def test_wire_check_names_tshark_where_it_is_missing() -> None:
     done = subprocess.run(
-        [sys.executable, SCRIPTS / "wire-check"], capture_output=True, text=True, check=False, env={**os.environ, "PATH": "/nowhere"}
-    )
+        [sys.executable, SCRIPTS / "wire-check"],
+        capture_output=True, text=True, check=False, env={**os.environ, "PATH": "/nowhere"},
+    )  # fmt: skip
     assert (done.returncode, done.stderr) == (2, "wire-check: tshark is missing (on Debian: apt-get install tshark)\n")
 
 
