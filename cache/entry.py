@@ -148,6 +148,11 @@ def entity_tag(fields: Fields) -> bytes | None:
     return value if value is not None and _ENTITY_TAG.fullmatch(value) else None
 
 
+def is_strong(etag: bytes | None) -> bool:
+    """Whether it is an entity tag that stands for one sequence of bytes (RFC 9110 section 8.8.1)."""
+    return etag is not None and etag.startswith(b'"')
+
+
 def partial_span(fields: Fields) -> Span | None:
     """What part of the representation a single-part 206 carries; None where Content-Range is absent or invalid."""
     match = _CONTENT_RANGE.fullmatch(fields.index.get(b"content-range", b""))

@@ -4,7 +4,8 @@
     filling    a piece arrives                                 → filling   (kept; waiting readers woken)
     filling    a piece that has no room in the store           → window    (not stored; no new readers)
     filling    the end                                         → complete  (committed: the entry can be found)
-    filling    cut off                                         → broken    (discarded; every reader sees the cut)
+    filling    cut off                                         → broken    (discarded, or kept as the part that came; every
+                                                                            reader sees the cut)
     filling    the last reader leaves, much is missing         → broken    (the source is closed)
     filling    the last reader leaves, little is missing       → filling   (it goes on by itself)
     window     a piece arrives                                 → window    (kept until the slowest reader has it)
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from cache.entry import Entry
+from cache.partial import as_part
 from reactor.errors import BodyCutShort
 from reactor.exchange import PULL, Source
 from reactor.loop import Reactor, Timer
@@ -61,17 +63,19 @@ class Fill:
     """One body on its way from `source` to the store and to its readers.
 
     `on_over(fill)` is called once, when it is complete or broken; `entry` is the one being filled. `readers` are those
-    who have not closed, in the order they came; `size` is how many bytes have arrived.
+    who have not closed, in the order they came; `size` is how many bytes have arrived. With `parts`, what came of a body
+    that broke off is stored as the part it is, where it can be told what fits to it.
     """
 
     __slots__ = (
-        "reactor", "entry", "source", "state", "stored", "readers", "size", "_writer", "_content", "_on_over", "_tail",
-        "_tail_start", "_later", "_alone", "_cut", "_timer",
+        "reactor", "entry", "source", "state", "stored", "readers", "size", "_writer", "_content", "_on_over", "_parts",
+        "_tail", "_tail_start", "_later", "_alone", "_cut", "_timer",
     )  # fmt: skip
 
     def __init__(
-        self, reactor: Reactor, entry: Entry, source: Source, writer: Writer, on_over: Callable[[Fill], object]
-    ) -> None:
+        self, reactor: Reactor, entry: Entry, source: Source, writer: Writer, on_over: Callable[[Fill], object],
+        parts: bool = False,
+    ) -> None:  # fmt: skip
         self.reactor = reactor
         self.entry = entry
         self.source = source
@@ -82,6 +86,7 @@ class Fill:
         self._writer = writer
         self._content: Content | None = writer.content.acquire()
         self._on_over: Callable[[Fill], object] | None = on_over
+        self._parts = parts
         self._tail: deque[bytes | memoryview] = deque()  # what came after the store had no more room
         self._tail_start = 0
         self._later = False  # the source has nothing now, and will call
@@ -116,7 +121,7 @@ class Fill:
         elif self.state == "filling" and (self._alone or length is not None and length - self.size <= LITTLE):
             self.read_alone()
         else:
-            self._break("nobody reads it any more")
+            self._break("nobody reads it any more", self._parts)
 
     def join(self) -> FillReader:
         """A new reader, from the first byte on: while it is `open`, or before anybody has read at all."""
@@ -153,7 +158,7 @@ class Fill:
         try:
             data = self.source.pull(PULL)
         except BodyCutShort as error:
-            self._break(error.reason)
+            self._break(error.reason, self._parts)
             return False
         except Exception:  # whatever a handler's own Source raises, every reader must see the cut
             log.exception("exception while pulling for %r", self)
@@ -176,9 +181,11 @@ class Fill:
             self._writer.discard()
             self._tail_start = self.size
             self._alone = False
+        self.size += len(data)
         if self.state == "window":
             self._tail.append(data)
-        self.size += len(data)
+            if self.readers and self._slowest() >= self.size:  # who reads a range further on needs none of this
+                self.advanced()
 
     def _complete(self) -> None:
         length = self.source.length
@@ -191,9 +198,12 @@ class Fill:
         self.state = "complete"
         self._over()
 
-    def _break(self, reason: str) -> None:
+    def _break(self, reason: str, keep: bool = False) -> None:
         self._cut = reason
-        if self.state == "filling":
+        if self.state == "filling" and keep and as_part(self.entry, self.size, self.source.length):
+            self._writer.commit()
+            self.stored = True
+        elif self.state == "filling":
             self._writer.discard()
         self.state = "broken"
         self._over()
@@ -236,7 +246,8 @@ class Fill:
     def _read_at(self, offset: int, limit: int) -> bytes | memoryview:
         content = self._content
         if content is not None and offset < content.size:
-            return content.read(offset, limit)
+            # Once it is stored, it may be made longer by other parts.
+            return content.read(offset, min(limit, self.size - offset))
         start = self._tail_start
         for piece in self._tail:
             if offset < start + len(piece):
@@ -299,21 +310,40 @@ class Fill:
 class FillReader(Source):
     """One reader of a fill, at its own offset."""
 
-    __slots__ = ("_fill", "offset", "waiting", "cut")
+    __slots__ = ("_fill", "_stop", "offset", "waiting", "cut")
 
     def __init__(self, fill: Fill) -> None:
         super().__init__(fill.size if fill.state == "complete" else fill.source.length)
         self._fill: Fill | None = fill
+        self._stop: int | None = None
         self.offset = 0
         self.waiting = False
         self.cut: str | None = None
+
+    def only(self, start: int, stop: int) -> FillReader:
+        """Read these bytes of it alone; to be said before the first pull."""
+        self.offset, self._stop = start, stop
+        self.length = stop - start
+        return self
+
+    @property
+    def entry(self) -> Entry:
+        assert self._fill is not None
+        return self._fill.entry
+
+    def want_all(self) -> None:
+        """The rest is wanted too, although this one does not read it."""
+        if self._fill is not None and not self._fill.over:
+            self._fill.read_alone()
 
     def pull(self, limit: int) -> bytes | memoryview | None:
         fill = self._fill
         if self.cut is not None:
             raise BodyCutShort(self.cut)
-        if fill is None:
+        if fill is None or self.offset == self._stop:
             return b""
+        if self._stop is not None:
+            limit = min(limit, self._stop - self.offset)
         data = fill.read(self, limit)
         if data is None:
             self.waiting = True

@@ -6,28 +6,31 @@ requests that lie within it (rules.covers).
 
 from __future__ import annotations
 
-from cache.entry import Entry, Span
+from cache.entry import Entry, Span, is_strong
 from cache.policy import DEFAULT_POLICY, Policy
 from cache.validation import updated_fields
 from reactor.http.parser import Request
 
 
-def as_part(entry: Entry, received: int) -> bool:
-    """Record a 200 to a GET whose body broke off after `received` bytes as the part it is; false where it is of no use.
+def as_part(entry: Entry, received: int, complete: int | None) -> bool:
+    """Record a 200 to a GET whose body broke off after `received` of `complete` bytes as the part it is.
 
-    Its complete length must be known, and a strong validator must tell what fits to it.
+    False where it is of no use: the complete length must be known, and a strong validator must tell what fits to it.
     """
     if entry.method != b"GET" or entry.status != 200 or entry.span is not None:
         return False
-    if entry.length is None or not 0 < received < entry.length or not _is_strong(entry.etag):
+    if complete is None or not 0 < received < complete or not is_strong(entry.etag):
         return False
-    entry.span = (0, received, entry.length)
+    entry.span = (0, received, complete)
     entry.settle()
     return True
 
 
-def _is_strong(etag: bytes | None) -> bool:
-    return etag is not None and etag.startswith(b'"')
+def as_whole(entry: Entry) -> None:
+    """Record a 206 that carries everything as the 200 it might as well have been (RFC 9110 section 15.3.7.3)."""
+    if entry.span is not None and entry.span[0] == 0 and entry.span[1] == entry.span[2]:
+        entry.status, entry.reason, entry.span = 200, None, None
+        entry.settle()
 
 
 def joined_span(old: Entry, new: Entry) -> Span | None:
@@ -35,7 +38,7 @@ def joined_span(old: Entry, new: Entry) -> Span | None:
 
     RFC 9110 section 15.3.7.3: only with the same strong validator.
     """
-    if old.span is None or new.span is None or old.etag != new.etag or not _is_strong(new.etag):
+    if old.span is None or new.span is None or old.etag != new.etag or not is_strong(new.etag):
         return None
     (old_start, old_stop, old_complete), (new_start, new_stop, new_complete) = old.span, new.span
     if old_complete is not None and new_complete is not None and old_complete != new_complete:

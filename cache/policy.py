@@ -80,7 +80,8 @@ class Policy:
     grace_on_failure: int = 86400  # the same while the origin cannot be reached: the cache is disconnected (section 4.2.4)
     targets: tuple[bytes, ...] = ()  # RFC 9213 target list, lower case, most applicable first
     rules: tuple[OperatorRule, ...] = ()  # the first that matches counts
-    store_partial: bool = False  # 206 responses are stored (section 3.3)
+    store_partial: bool = False  # 206 responses are stored (section 3.3), and 200s that broke off, as what came of them
+    fetch_whole: bool = False  # a range request that misses fetches the whole response, and is answered from it
 
     def rule_for(self, authority: bytes, path: bytes) -> OperatorRule | None:
         """The operator's rule for a URI, if any."""

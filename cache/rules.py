@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cache.directives import RequestControl, request_control
-from cache.entry import Entry
+from cache.entry import Entry, is_strong
 from cache.key import SecondaryKey, secondary_key
 from cache.policy import DEFAULT_POLICY, Policy
 from reactor.http.conditional import entity_tags, if_range
@@ -86,14 +86,18 @@ class Revalidate:
 
 
 class Miss:
-    """Nothing stored answers; `fwd` is uri-miss, vary-miss or partial."""
+    """Nothing stored answers; `fwd` is uri-miss, vary-miss or partial.
 
-    __slots__ = ("fwd", "reason", "section")
+    `part` is the stored beginning of what is asked for whole, where the rest of it can be asked for (section 3.4).
+    """
 
-    def __init__(self, fwd: str, reason: str, section: str) -> None:
+    __slots__ = ("fwd", "reason", "section", "part")
+
+    def __init__(self, fwd: str, reason: str, section: str, part: Entry | None = None) -> None:
         self.fwd = fwd
         self.reason = reason
         self.section = section
+        self.part = part
 
 
 class Pass:
@@ -163,10 +167,24 @@ def may_answer(request: Request, entry: Entry, now: float, policy: Policy = DEFA
 
 def _miss(request: Request, entries: Sequence[Entry], candidates: list[Entry]) -> Miss:
     if candidates:
-        return Miss("partial", "what is stored is not the part asked for", "RFC 9111 section 3.3")
+        part = _beginning(candidates) if request.method == b"GET" and b"range" not in request.fields.index else None
+        return Miss("partial", "what is stored is not the part asked for", "RFC 9111 section 3.3", part)
     if any(entry.method != b"HEAD" or request.method == b"HEAD" for entry in entries):
         return Miss("vary-miss", "nothing stored was selected by fields like this request's", "RFC 9111 section 4.1")
     return Miss("uri-miss", "nothing is stored for this URI", "RFC 9111 section 4")
+
+
+def _beginning(candidates: list[Entry]) -> Entry | None:
+    """The longest stored part from the first byte on to which the rest can be fetched.
+
+    It need not be fresh: a strong validator shows whether the rest is of the same representation.
+    """
+    found: Entry | None = None
+    for entry in candidates:
+        if entry.span is not None and entry.span[0] == 0 and entry.span[2] is not None and is_strong(entry.etag):
+            if found is None or found.span is None or entry.span[1] > found.span[1]:
+                found = entry
+    return found
 
 
 def _not_for_a_cache(request: Request) -> Pass | None:
@@ -187,9 +205,12 @@ def _before_forwarding(control: RequestControl, verdict: Verdict) -> Verdict:
     return verdict
 
 
-def selectable(request: Request, entries: Sequence[Entry]) -> list[Entry]:
-    """The stored responses whose method answers the request and whose Vary, if any, matches it (sections 4 and 4.1)."""
-    get = request.method == b"GET"
+def selectable(request: Request, entries: Sequence[Entry], heads: bool = False) -> list[Entry]:
+    """The stored responses whose method answers the request and whose Vary, if any, matches it (sections 4 and 4.1).
+
+    With `heads` those to HEAD count whatever the method.
+    """
+    get = request.method == b"GET" and not heads
     names: tuple[bytes, ...] | None = ()
     key: SecondaryKey = ()
     found: list[Entry] = []
@@ -241,7 +262,9 @@ def covers(entry: Entry, request: Request) -> bool:
         return False
     # Where the complete length is unknown, only a range whose both ends are given can be told.
     wanted = parse_range(index[b"range"], UNKNOWN_LENGTH if complete is None else complete)
-    return isinstance(wanted, list) and all(start <= first and last <= stop for first, last in wanted)
+    if not isinstance(wanted, list) or complete is None and len(wanted) > 1:
+        return False
+    return all(start <= first and last <= stop for first, last in wanted)
 
 
 def _judge(
@@ -337,6 +360,8 @@ def conditional_fields(
     index = request.fields.index
     if entry.span is not None:
         pairs.append((b"Range", index[b"range"]))
+        if b"if-range" in index:
+            pairs.append((b"If-Range", index[b"if-range"]))
     tags = [one.etag for one in candidates if one.etag is not None]
     if tags:
         tags += client_tags(request) if for_client else []

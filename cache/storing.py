@@ -153,11 +153,15 @@ def _refused_as_useless(entry: Entry, policy: Policy) -> Refusal:
 def displaced(request: Request, entries: Sequence[Entry], new: Entry | None = None) -> list[Entry]:
     """The stored responses whose place a new response to `request` takes: those the request could have selected.
 
-    A HEAD's response leaves what is stored for GET alone, and so does a part (`new`) the whole that it is from.
+    A HEAD's response leaves what is stored for GET alone; a part (`new`) leaves what is from the same representation, unless
+    it has all of that itself.
     """
-    found = selectable(request, entries)
+    found = selectable(request, entries, heads=new is None or new.span is None)
     if request.method == b"HEAD":
         found = [entry for entry in found if entry.method == b"HEAD"]
     if new is not None and new.span is not None:
-        found = [entry for entry in found if entry.span is not None or entry.etag is None or entry.etag != new.etag]
+        start, stop, _ = new.span
+        same = [entry for entry in found if entry.etag is not None and entry.etag == new.etag]
+        stay = [entry for entry in same if entry.span is None or entry.span[0] < start or entry.span[1] > stop]
+        found = [entry for entry in found if entry not in stay]
     return found

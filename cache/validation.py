@@ -98,9 +98,10 @@ def validate(
 def outdated(verdict: Revalidate, status: int) -> tuple[Entry, ...]:
     """The stored responses that a full answer shows to be old, whether or not it is stored itself (section 4.3.3).
 
-    Only where the origin was asked about them, and where its answer speaks of the resource, not of this client.
+    Only where the answer speaks of the resource, not of this client. A stored response without a validator was not asked
+    about, but whoever reloaded it is not to see it again.
     """
-    return verdict.entries if verdict.fields and (200 <= status < 400 or status in (404, 410)) and status != 304 else ()
+    return verdict.entries if (200 <= status < 400 or status in (404, 410)) and status != 304 else ()
 
 
 def _validators(fields: Fields) -> bool:
@@ -228,4 +229,5 @@ def _same_representation(entry: Entry, fields: Fields) -> bool:
         if name in index and index[name] != entry.fields.index.get(name):
             return False
     length = content_length(fields)
-    return length is None or entry.length is None or length == entry.length
+    whole = entry.length if entry.span is None else entry.span[2]
+    return length is None or whole is None or length == whole

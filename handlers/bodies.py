@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from reactor.errors import BodyCutShort
-from reactor.exchange import PULL, Body, FileSource, Source
+from reactor.exchange import PULL, Body, FileSource, Source, WrappedSource
 from reactor.loop import READ, Reactor
 from reactor.sources import ChainSource
 
 PIPE_READ = 64 * 1024  # bytes taken from a pipe at a time: what Linux lets one hold
-GATHER = 1024 * 1024  # bytes of a pipe that are awaited, so that a short body has a length; beyond, it is sent in chunks
 
 
 def as_body(content: Any) -> Body:
@@ -93,6 +92,8 @@ class PipeSource(Source):
                 self._state = "watched"
             except PermissionError:
                 pass  # a device such as /dev/null, that cannot be polled and never waits
+            except OSError as error:
+                raise BodyCutShort(f"cannot be read: {error.strerror}") from None
         if self._state == "watched":
             return None
         if self._state == "over":
@@ -160,22 +161,10 @@ class Gathering:
         self._body.on_ready = None
 
 
-class StrippedSource(Source):
+class StrippedSource(WrappedSource):
     """A body without its line ends and NULs, as curl's -d sends a file."""
 
-    __slots__ = ("_inner",)
-
-    def __init__(self, inner: Source) -> None:
-        self._inner = inner
-        super().__init__(None)
-
-    @property
-    def on_ready(self) -> Callable[[], object] | None:
-        return self._inner.on_ready
-
-    @on_ready.setter
-    def on_ready(self, callback: Callable[[], object] | None) -> None:
-        self._inner.on_ready = callback
+    __slots__ = ()
 
     def pull(self, limit: int) -> bytes | None:
         while True:

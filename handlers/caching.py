@@ -20,17 +20,19 @@ from functools import partial
 from typing import Protocol
 
 from cache.entry import Entry
+from cache.fill import Fill
 from cache.invalidation import invalidates
 from cache.key import primary_key
 from cache.policy import DEFAULT_POLICY, Policy
 from cache.rules import Hit, Miss, Pass, Revalidate, Stale, Unavailable, conditional_fields, lookup, matching, may_answer
 from cache.status import forward_status, hit_status, stale_status
 from cache.stores.memory import ContentSource, MemoryStore
+from cache.storing import displaced, may_store
 from cache.validation import Updates, after_head
 from handlers.shared_fetch import SharedFetch, answer_each
 from handlers.stored import Rendered, answer_conditionally
 from reactor.errors import ProtocolError
-from reactor.exchange import Exchange, Handler, Head, error_page
+from reactor.exchange import Body, Exchange, Handler, Head, Source, error_page
 from reactor.http.fields import Fields
 from reactor.http.parser import Request
 from reactor.loop import Reactor
@@ -156,13 +158,16 @@ class Caching:
         exchange.verdict = "pass"
         if exchange.timing is not None:
             exchange.timing.fetch = FetchTimes()  # it may have waited for another's before
+        if exchange.request.method == b"POST":
+            posted = partial(self._posted, exchange, key)
+            exchange = exchange.derive(exchange.request, exchange.body, posted, self._post_ended)
         self.handler.handle(exchange)
 
     def _note(self, status: bytes, exchange: Exchange, head: Head) -> Head:
         if exchange.error is not None:
             return head  # RFC 9211 section 2: not on what an intermediary made itself
         if exchange.request.method == b"HEAD":
-            self._head_answered(exchange, head)
+            status += self._head_answered(exchange, head)
         head = head.edited()
         head.fields.append_valid(b"Cache-Status: " + status, b"cache-status", status)
         return head
@@ -199,13 +204,54 @@ class Caching:
         for entry in entries:
             self.store.remove(entry)
 
-    def _head_answered(self, exchange: Exchange, head: Head) -> None:
-        """RFC 9111 section 4.3.5: an answer to HEAD freshens, or puts in doubt, what is stored for GET."""
+    def _head_answered(self, exchange: Exchange, head: Head) -> bytes:
+        """RFC 9111 section 4.3.5: an answer to HEAD freshens, or puts in doubt, what is stored for GET.
+
+        It may be stored itself; what Cache-Status says of that.
+        """
+        request, now = exchange.request, exchange.reactor.wall
+        key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+        sent = _sent_at(exchange)
         if head.status == 200:
-            request, now = exchange.request, exchange.reactor.wall
-            key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
-            sent = now - (exchange.reactor.now - exchange.started)
             self.with_entries(key, partial(self._after_head, request, head.fields.copy(), sent, now))
+        entry = may_store(request, key, head.status, head.reason, head.fields, sent, now, self.policy).entry
+        if entry is None or (writer := self.store.begin(key, entry, 0)) is None:
+            return b""
+        writer.commit()
+        self.with_entries(key, partial(self.displace, request, entry))
+        return b"; stored; ttl=%d" % entry.ttl(now)
+
+    def displace(self, request: Request, new: Entry, entries: Sequence[Entry]) -> None:
+        """The variant that a new response takes the place of goes; not one that came while it was still arriving."""
+        for old in displaced(request, [entry for entry in entries if entry is not new], new):
+            if old.response_time <= new.response_time:
+                self.store.remove(old)
+
+    def _posted(self, exchange: Exchange, key: bytes, inner: Exchange, head: Head, body: Body) -> None:
+        """RFC 9110 section 9.3.3: a POST's answer may say that it is what a GET would have brought, and for how long."""
+        exchange.error, exchange.upstream = inner.error, inner.upstream
+        entry, now = None, self.reactor.wall
+        if inner.error is None:
+            entry = may_store(
+                exchange.request, key, head.status, head.reason, head.fields, _sent_at(inner), now, self.policy
+            ).entry
+        length = len(body) if isinstance(body, bytes) else body.length
+        writer = self.store.begin(key, entry, length) if entry is not None else None
+        if entry is None or writer is None:
+            exchange.respond(head, body)
+        elif isinstance(body, Source):
+            fill = Fill(self.reactor, entry, body, writer, _nothing_more)
+            exchange.respond(head, fill.join())
+        else:
+            exchange.respond(head, body)  # what it invalidates goes first
+            if writer.write(body):
+                writer.commit()
+            else:
+                writer.discard()
+
+    def _post_ended(self, inner: Exchange) -> None:
+        if not inner.status:  # it was given up before there was an answer
+            inner.outer.abort(inner.failure or "the handler gave up")  # type: ignore[attr-defined]
 
     def _after_head(self, request: Request, fields: Fields, sent: float, now: float, entries: Sequence[Entry]) -> None:
         if entries:
@@ -235,12 +281,13 @@ class Caching:
         if key in self._unstorable and self._goes_alone(request, key):
             self.pass_on(exchange, key, verdict.fwd)
             return
-        if request.method != b"GET" or (b"range" in fields and type(verdict) is Miss):
+        ranged = b"range" in fields and type(verdict) is Miss and not self.policy.fetch_whole
+        if request.method != b"GET" or ranged and not self.policy.store_partial:
             self.pass_on(exchange, key, verdict.fwd)
             return
         under_way = self.fetches.get(key, ())
         waited = exchange.verdict
-        shared = waited != "alone" and self._is_shared(request, verdict)
+        shared = waited != "alone" and not ranged and self._is_shared(request, verdict)
         exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
         if shared:
             for fetch in under_way:
@@ -261,7 +308,7 @@ class Caching:
         self.handle(exchange)
 
     def _is_shared(self, request: Request, verdict: Miss | Revalidate) -> bool:
-        """Whether others may wait for the answer: not where each of them must have one of its own (RFC 9111 section 5.2.2.4)."""
+        """Whether others may wait for the answer: not where each must have one of its own (RFC 9111 section 5.2.2.4)."""
         if not _OWN_TERMS.isdisjoint(request.fields.index):
             return False
         if type(verdict) is Miss:
@@ -281,7 +328,8 @@ class Caching:
     def _validate_behind(self, exchange: Exchange, key: bytes, entries: Sequence[Entry], entry: Entry) -> None:
         """RFC 5861 section 3: the client has its answer; one validation per key runs without it."""
         request = exchange.request
-        if request.method != b"GET" or key in self.fetches or key in self._apart:
+        under_way = (*self.fetches.get(key, ()), *self._apart.get(key, ()))
+        if request.method != b"GET" or any(b"range" not in fetch.request.fields.index for fetch in under_way):
             return
         candidates = matching(request, entries)
         asked = conditional_fields(request, candidates, entry, for_client=False)
@@ -322,6 +370,15 @@ class Caching:
         if len(self._validated) >= VALIDATED_KEYS:
             del self._validated[next(iter(self._validated))]
         self._validated[key] = None
+
+
+def _sent_at(exchange: Exchange) -> float:
+    """When its request was taken up, in seconds since the epoch."""
+    return exchange.reactor.wall - (exchange.reactor.now - exchange.started)
+
+
+def _nothing_more(fill: Fill) -> None:
+    """A fill that nobody can join is nowhere to be taken out of."""
 
 
 class _Waiting:

@@ -23,21 +23,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from reactor.client import Call, Pool
+from reactor.client import Call, Pool, Via
 from reactor.client_connection import IDEMPOTENT
 from reactor.errors import BodyCutShort, ContentError, FetchFailed, ProtocolError, TimedOut, UpstreamError
-from reactor.exchange import Body, BytesSource, Source
+from reactor.exchange import Body, BytesSource, Source, WrappedSource, as_source
 from reactor.http import redirects
 from reactor.http.codings import ACCEPT_ENCODING, Decoder, decoder_for
 from reactor.http.dates import parse_date
 from reactor.http.fields import Fields, Text
 from reactor.http.grammar import DIGITS, TARGET_TABLE
 from reactor.http.parser import Response
-from reactor.http.uri import Origin, origin_of, split_absolute
+from reactor.http.uri import DEFAULT_PORTS, Origin, origin_of, split_absolute
 from reactor.http.writer import request_line
 from reactor.loop import Timer
 
-SCHEMES = frozenset((b"http",))  # what is spoken
 USER_AGENT = b"reactor"
 REDIRECTS = 20  # followed for one request, unless it says otherwise; beyond, it fails
 EXPECT_ABOVE = 1024 * 1024  # bytes of a request's body from which on 100 (Continue) is waited for, as curl does
@@ -48,9 +47,13 @@ MEMO_URLS = 1024  # URLs remembered with their parts; at the limit the memo star
 MEMO_URL_LENGTH = 1024  # characters; longer ones are not remembered
 
 _DEFAULTS = b"User-Agent: %b\r\nAccept: */*\r\n" % USER_AGENT
+_EXPECT = b"Expect: 100-continue\r\n"
 _DEFAULTS_DECODED = b"%bAccept-Encoding: %b\r\n" % (_DEFAULTS, ACCEPT_ENCODING)
 # Made by the connection or by the URL; "Host" alone may be said otherwise.
 _NOT_SENT = (b"host", b"content-length", b"transfer-encoding")
+
+
+Way = tuple[Origin, Via | None, bytes]  # whom a request goes to, through whose tunnel, and its head without framing
 
 
 class Hop(NamedTuple):
@@ -74,13 +77,25 @@ class Watcher:
 
 
 class Client:
-    """Makes requests; `proxy` is the origin of a proxy they go through, `proxy_fields` what it alone is told."""
+    """Makes requests; `proxy` is the origin of a proxy they go through, `proxy_fields` what it alone is told.
+
+    An https:// URL goes through a tunnel there (CONNECT), so that the proxy learns of it the host and the port alone.
+    """
 
     def __init__(self, pool: Pool, proxy: Origin | None = None, proxy_fields: bytes = b"") -> None:
         self.pool = pool
         self.reactor = pool.reactor
-        self.proxy = proxy
-        self.proxy_fields = proxy_fields
+        self.via = Via(proxy, proxy_fields) if proxy is not None else None
+        self.plain = _PlainHeads(self)
+
+    def head(self, method: bytes, url: str, host: bytes | None, lines: bytes) -> Way:
+        """Whom a request goes to, and its head without framing; raises FetchFailed and ProtocolError."""
+        origin, path = targets[url]
+        to, via = origin, self.via
+        if via is not None and origin.scheme == b"http":
+            to, path, lines, via = via.proxy, bytes(origin) + path, lines + via.fields, None
+        line = request_line(method, path)
+        return to, via, b"%bHost: %b\r\n%b" % (line, origin.authority if host is None else host, lines)
 
     def request(
         self,
@@ -187,30 +202,24 @@ class Transfer:
 
     def _ask(self) -> None:
         """Raises FetchFailed and ProtocolError where this cannot be asked."""
-        client, body, fields = self.client, self._request_body, self.fields
-        origin, path = targets[self.url]
-        waits = self._expect
+        client, body, waits = self.client, self._request_body, self._expect
         if type(body) is not bytes or len(body) > EXPECT_ABOVE:
             body, waits = self._large_body(body)
         elif waits:
             waits = False  # a body that is there and short goes along with its head
-        to = origin
-        if client.proxy is not None:
-            to, path = client.proxy, bytes(origin) + path
-        host = origin.authority
-        if fields is None:
-            lines = _DEFAULTS_DECODED if self.decode else _DEFAULTS
+        if self.fields is None and not waits:
+            to, via, head = client.plain[self.method, self.url, self.decode]
         else:
-            host = fields.index.get(b"host", host)
-            lines = _sent(fields)
-        if waits:
-            lines += b"Expect: 100-continue\r\n"
-        if client.proxy is not None:
-            lines += client.proxy_fields
-        head = b"%bHost: %b\r\n%b" % (request_line(self.method, path), host, lines)
+            to, via, head = self._head(self.fields, bool(waits))
         if self.watcher is not None:
             self.watcher.asking(self, head)
-        self.call = client.pool.call(to, self.method, head, body, self, bool(waits))
+        self.call = client.pool.call(to, self.method, head, body, self, bool(waits), via=via)
+
+    def _head(self, fields: Fields | None, waits: bool) -> Way:
+        """As Client.head."""
+        host = None if fields is None else fields.index.get(b"host")
+        lines = (_DEFAULTS_DECODED if self.decode else _DEFAULTS) if fields is None else _sent(fields)
+        return self.client.head(self.method, self.url, host, lines + _EXPECT if waits else lines)
 
     def _large_body(self, body: Body) -> tuple[Source, bool]:
         """A body that 100 (Continue) is waited for, unless the caller has said otherwise (RFC 9110 section 10.1.1)."""
@@ -249,10 +258,10 @@ class Transfer:
             self._over()
             self._on_error(self, self._failure(error.reason, error.phase))
             return
-        if self._repeats(None):
+        if error.phase != "certificate" and self._repeats(None):
             return
         kind = TimedOut if error.status == 504 else FetchFailed
-        self._fail(kind(error.reason, error.phase, self.url, call.address, self.elapsed))
+        self._fail(kind(error.reason, error.phase, self.url, error.address, self.elapsed))
 
     def call_responded(self, call: Call, response: Response, body: Body) -> None:
         self.call = None
@@ -260,17 +269,18 @@ class Transfer:
         status = response.status
         if (status >= 300 or status == 101) and self._taken_up(response, body):
             return
-        try:
-            decoder = self._decoder(response, body)
-        except ContentError as error:
-            drop(body)
-            self._fail(self._failure(error.reason, "content"))
-            return
-        if isinstance(body, Source) or decoder is not None:
-            body = TransferBody(self, body if isinstance(body, Source) else BytesSource(body), decoder)
+        if type(body) is not bytes or b"content-encoding" in response.fields.index:
+            try:
+                decoder = self._decoder(response, body)
+            except ContentError as error:
+                drop(body)
+                self._fail(self._failure(error.reason, "content"))
+                return
+            if decoder is not None or type(body) is not bytes:
+                body = TransferBody(self, as_source(body), decoder)
         self.response = response
         self.body = body
-        if isinstance(body, bytes):
+        if type(body) is bytes:
             self._over()
         self._on_response(self)
 
@@ -419,27 +429,17 @@ class Transfer:
         return f"<Transfer {self.method.decode('ascii')} {self.url} {state}>"
 
 
-class TransferBody(Source):
+class TransferBody(WrappedSource):
     """The body of a transfer's response, decoded where it was coded; its end, and its close, are the transfer's."""
 
-    __slots__ = ("_transfer", "_inner", "_decoder", "_cut", "_waiting")
+    __slots__ = ("_transfer", "_decoder", "_cut", "_waiting")
 
     def __init__(self, transfer: Transfer, inner: Source, decoder: Decoder | None) -> None:
+        super().__init__(inner, inner.length if decoder is None else None)
         self._transfer: Transfer | None = transfer
-        self._inner = inner
         self._decoder = decoder
         self._cut: BodyCutShort | None = None
         self._waiting = False
-        super().__init__(inner.length if decoder is None else None)
-
-    @property
-    def on_ready(self) -> Callable[[], object] | None:
-        """The consumer's, given to the body within, so that an exception in it costs the consumer."""
-        return self._inner.on_ready
-
-    @on_ready.setter
-    def on_ready(self, callback: Callable[[], object] | None) -> None:
-        self._inner.on_ready = callback
 
     def pull(self, limit: int) -> bytes | memoryview | None:
         if self._cut is not None:
@@ -493,8 +493,8 @@ class _Targets(dict[str, tuple[Origin, bytes]]):
     def __missing__(self, url: str) -> tuple[Origin, bytes]:
         try:
             scheme, authority, path = split_absolute(url.partition("#")[0].encode("ascii"))
-            if scheme not in SCHEMES:
-                raise FetchFailed(f"{scheme.decode('ascii')}: is not spoken, only http:// is", "scheme", url)
+            if scheme not in DEFAULT_PORTS:
+                raise FetchFailed(f"{scheme.decode('ascii')}: is not spoken, only http:// and https:// are", "scheme", url)
             if path.translate(TARGET_TABLE) != path:
                 raise ProtocolError("white space or a control character in it")
             found = origin_of(scheme, authority), path
@@ -510,6 +510,23 @@ class _Targets(dict[str, tuple[Origin, bytes]]):
 
 
 targets = _Targets()
+
+
+class _PlainHeads(dict[tuple[bytes, str, bool], Way]):
+    """(method, URL, decode) → the way of a request with the default fields; raises as Client.head does."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self._head = client.head
+
+    def __missing__(self, key: tuple[bytes, str, bool]) -> Way:
+        method, url, decode = key
+        found = self._head(method, url, None, _DEFAULTS_DECODED if decode else _DEFAULTS)
+        if len(url) <= MEMO_URL_LENGTH:
+            if len(self) >= MEMO_URLS:
+                self.clear()
+            self[key] = found
+        return found
 
 
 def _with_defaults(given: Iterable[tuple[Text, Text | None]], decode: bool) -> Fields:

@@ -20,6 +20,9 @@ import json as json_module
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from handlers.bodies import as_body
+from handlers.client import REDIRECTS, Client, Hop, Transfer, Watcher
+from handlers.upstreams import Upstream
 from reactor.client import ClientLimits, Pool
 from reactor.connector import Connector
 from reactor.errors import BodyCutShort, ContentError, FetchFailed, StatusError, TimedOut
@@ -29,10 +32,6 @@ from reactor.http.parameters import split_parameters
 from reactor.http.parser import Response as Head
 from reactor.loop import Reactor
 from reactor.resolver import Resolver
-
-from handlers.bodies import as_body
-from handlers.client import REDIRECTS, Client, Hop, Transfer, Watcher
-from handlers.upstreams import Upstream
 
 MAX_BODY = 256 * 1024 * 1024  # bytes of a body that is held whole, after decoding; a longer one fails: stream it
 
@@ -156,14 +155,27 @@ class Response:
 class Session:
     """Fetches over kept connections, on a loop of its own that turns only while something is waited for.
 
-    `proxy` is a URL `http://host:port`. `limits` has the deadlines of each phase (reactor/client.py). Raises ConfigError.
+    `proxy` is a URL `http://host:port`. `limits` has the deadlines of each phase (reactor/client.py). `ca_file` names the only
+    authorities whose certificates prove an https:// origin, PEM, instead of the system's; `insecure` asks for no proof. Raises
+    ConfigError.
     """
 
-    def __init__(self, proxy: str | None = None, limits: ClientLimits = ClientLimits()) -> None:
+    def __init__(
+        self,
+        proxy: str | None = None,
+        limits: ClientLimits = ClientLimits(),
+        ca_file: str | None = None,
+        insecure: bool = False,
+    ) -> None:
         origin = Upstream.parse(proxy).origin if proxy is not None else None
+        tls = None
+        if ca_file is not None or insecure:
+            from reactor.tls import ClientTls  # here, because most runs do without, and it costs time and memory
+
+            tls = ClientTls(ca_file, insecure)
         self.reactor = Reactor()
         self._resolver = Resolver(self.reactor)
-        self._pool = Pool(self.reactor, Connector(self.reactor, self._resolver), limits)
+        self._pool = Pool(self.reactor, Connector(self.reactor, self._resolver), limits, tls)
         self._client = Client(self._pool, origin)
         self._closed = False
 
@@ -227,7 +239,6 @@ class Session:
         """Close every connection; idempotent."""
         if not self._closed:
             self._closed = True
-            self._pool.close()
             self._pool.abort()
             self._resolver.close()
             self.reactor.turn(0.0)
@@ -240,9 +251,18 @@ class Session:
         self.close()
 
 
-def fetch(url: str, method: str | None = None, *, proxy: str | None = None, limits: ClientLimits = ClientLimits(), **options: Any) -> Response:
+def fetch(
+    url: str,
+    method: str | None = None,
+    *,
+    proxy: str | None = None,
+    limits: ClientLimits = ClientLimits(),
+    ca_file: str | None = None,
+    insecure: bool = False,
+    **options: Any,
+) -> Response:
     """One request on a loop of its own; the options are those of Session.fetch. Raises FetchFailed and ConfigError."""
-    session = Session(proxy, limits)
+    session = Session(proxy, limits, ca_file, insecure)
     try:
         response = session.fetch(url, method, **options)
     except BaseException:

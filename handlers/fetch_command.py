@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import select
-import stat
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from handlers.client import Client, Transfer, Watcher, drop, targets
+from handlers.download import CannotResume, Download
+from handlers.parts import Part, Parts
+from handlers.terminal import BAR_EVERY, BinaryRefused, Progress, Screen, columns_of, shown_head, visible, wants_colour
 from reactor.client import Pool
 from reactor.client_connection import NO_ANSWER, NO_RESPONSE
 from reactor.errors import BodyCutShort, ContentError, FetchFailed, TimedOut
-from reactor.exchange import PULL, Body, FileSource, Source
+from reactor.exchange import PULL, Body, Source
 from reactor.http.codings import ACCEPT_ENCODING
 from reactor.http.dates import parse_date
 from reactor.http.grammar import TARGET_OCTETS
@@ -25,11 +27,6 @@ from reactor.http.parser import Response
 from reactor.http.uri import Origin
 from reactor.http.writer import status_line
 from reactor.loop import Reactor, Timer
-
-from handlers.bodies import GATHER, Gathering, PipeSource, ReadFileSource, StrippedSource, joined, stripped
-from handlers.client import Client, Transfer, Watcher, drop, targets
-from handlers.download import CannotResume, Download
-from handlers.terminal import BAR_EVERY, BinaryRefused, Progress, Screen, columns_of, shown_head, visible, wants_colour
 
 MAX_REDIRECTS = 50  # followed for one URL, as curl does; exit 47 beyond
 
@@ -46,36 +43,24 @@ HTTP_ERROR = 22
 WRITE_ERROR = 23
 READ_ERROR = 26
 TIMED_OUT = 28
+NO_HANDSHAKE = 35
 CANNOT_RESUME = 33
 TOO_MANY_REDIRECTS = 47
 NO_ANSWER_AT_ALL = 52
 SEND_ERROR = 55
 BROKEN = 56
+CERTIFICATE_REFUSED = 60
 BAD_CONTENT = 61
 NOT_SENT_TWICE = 65
 
 _CODES = {
     "url": BAD_URL, "request": BAD_URL, "scheme": UNSUPPORTED_SCHEME, "resolve": NOT_RESOLVED, "connect": NOT_CONNECTED,
+    "TLS handshake": NO_HANDSHAKE, "certificate": CERTIFICATE_REFUSED,
     "send": SEND_ERROR, "read": READ_ERROR, "redirect": TOO_MANY_REDIRECTS, "content": BAD_CONTENT, "rewind": NOT_SENT_TWICE,
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class FilePart:
-    """A file that is (a part of) a request's body, opened when it is sent."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class InputPart:
-    """Standard input as (a part of) a request's body; `strip` takes line ends out, `gather` gives it a length if it is short."""
-
-    strip: bool = False
-    gather: bool = True
-
-
-Part = bytes | FilePart | InputPart
+NO_TEXT = "the body is not text and would disturb the terminal: -o FILE, or -o - all the same"
 REMOTE_NAME = ""  # in `outputs`: the file is named as the URL's last segment
 
 
@@ -138,14 +123,12 @@ class Fetch(Watcher):
         self.code = OK
         # Not sys.stdout: what a closed pipe did not take must not lie in a buffer until the interpreter's end.
         self._out = out if out is not None else open(1, "wb", buffering=0, closefd=False)
-        self._err = err if err is not None else sys.stderr.buffer
-        self._stdin = stdin
+        self._err = err if err is not None else open(2, "wb", closefd=False)
+        self._parts = Parts(reactor, options.data or (), stdin, options.traced)
         self._client = Client(pool, options.proxy, options.proxy_fields)
         self._urls = iter(enumerate(options.urls))
         self._url = ""
         self._at = 0  # which of the URLs this is
-        self._input: bytes | None = None  # standard input, once it was read whole
-        self._gathering: Gathering | None = None
         self._transfer: Transfer | None = None
         self._body: Source | None = None
         self._download: Download | None = None
@@ -185,75 +168,24 @@ class Fetch(Watcher):
         self._heads.clear()
         try:
             targets[self._url]
-            self._make_ready()
-        except (Failed, FetchFailed) as error:
+        except FetchFailed as error:
             self._done_with_url(error)
-
-    def _make_ready(self) -> None:
-        """The request's body first: what comes from a pipe is gathered, so that a short one has a length."""
-        parts = self.options.data
-        waits = parts is not None and any(isinstance(part, InputPart) and part.gather for part in parts)
-        if not waits or self._input is not None:
-            self._send(self._request_body(None))
             return
-        self._gathering = Gathering(self._standard_input(), GATHER, self._gathered, self._not_read)
-        self._gathering.start()
+        self._parts.make_ready(self._send, self._not_ready)
 
-    def _gathered(self, data: bytes, rest: Source | None) -> None:
-        self._gathering = None
-        if rest is None:
-            self._input = data
-        try:
-            self._send(self._request_body(rest and joined([data, rest])))
-        except Failed as error:
-            self._done_with_url(error)
-
-    def _not_read(self, error: BodyCutShort) -> None:
-        self._gathering = None
-        self._done_with_url(Failed(f"standard input {error.reason}", READ_ERROR))
-
-    def _standard_input(self) -> Source:
-        status = os.fstat(self._stdin)
-        if stat.S_ISREG(status.st_mode):
-            start = os.lseek(self._stdin, 0, os.SEEK_CUR)
-            kind = ReadFileSource if self.options.traced else FileSource
-            return kind(self._stdin, start, max(0, status.st_size - start), owned=False)
-        return PipeSource(self.reactor, self._stdin)
-
-    def _request_body(self, piped: Body | None) -> Body:
-        """The parts of the body, joined; `piped` is standard input where it was not whole when it was gathered."""
-        bodies: list[Body] = []
-        for part in self.options.data or ():
-            if isinstance(part, bytes):
-                bodies.append(part)
-            elif isinstance(part, FilePart):
-                bodies.append(self._opened(part.path))
-            else:
-                found = piped or (self._input if part.gather and self._input is not None else self._standard_input())
-                if part.strip:
-                    found = stripped(found) if isinstance(found, bytes) else StrippedSource(found)
-                bodies.append(found)
-        return bodies[0] if len(bodies) == 1 else joined(bodies)
-
-    def _opened(self, path: str) -> Body:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise Failed(f"{path}: {error.strerror}", READ_ERROR) from None
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(fd)
-            raise Failed(f"{path}: not a regular file", READ_ERROR)
-        return (ReadFileSource if self.options.traced else FileSource)(fd, 0, status.st_size)
+    def _not_ready(self, error: BodyCutShort) -> None:
+        self._done_with_url(Failed(error.reason, READ_ERROR))
 
     def _send(self, body: Body) -> None:
+        """The body is ready: ask."""
         options = self.options
         method = "HEAD" if options.head else "GET" if options.data is None else "POST"
         try:
             fields = self._fields()
-        except Failed:
+        except Failed as error:
             drop(body)
-            raise
+            self._done_with_url(error)
+            return
         self._begin_progress()
         self._transfer = self._client.request(
             options.method or method, self._url, self._responded, self._refused, fields, body,
@@ -393,7 +325,10 @@ class Fetch(Watcher):
     def _ended(self) -> None:
         assert self._transfer is not None and self._transfer.response is not None
         if self._screen is not None:
-            self._screen.finish()
+            try:
+                self._screen.finish()
+            except BinaryRefused:
+                raise Failed(NO_TEXT, WRITE_ERROR) from None
         self._finish(self._transfer.response)
 
     def _finish(self, response: Response) -> None:
@@ -419,12 +354,16 @@ class Fetch(Watcher):
             else:
                 _write_all(self._out, data)
         except BinaryRefused:
-            raise Failed("the body is not text and would disturb the terminal: -o FILE, or -o - all the same", WRITE_ERROR) from None
+            raise Failed(NO_TEXT, WRITE_ERROR) from None
         except OSError as error:
             raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
 
     def _show(self, text: str) -> None:
-        _write_all(self._out, text.encode("utf-8", "backslashreplace"))
+        """On the terminal that standard output is. Raises Failed."""
+        try:
+            _write_all(self._out, text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
 
     # The end of one URL.
 
@@ -440,9 +379,7 @@ class Fetch(Watcher):
     def _give_up(self) -> str:
         """Let go of everything that belongs to this URL; what there is to say of a file that is not whole."""
         self._end_progress()
-        gathering, self._gathering = self._gathering, None
-        if gathering is not None:
-            gathering.stop()
+        self._parts.stop()
         self._body = self._screen = None
         transfer, self._transfer = self._transfer, None
         if transfer is not None:

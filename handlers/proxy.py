@@ -20,7 +20,7 @@ from reactor.http.fields import Fields, split_tokens
 from reactor.http.framing import CHUNKED, parse_length
 from reactor.http.parser import Request, Response
 from reactor.http.uri import Origin, origin_of
-from reactor.relay import Relay
+from reactor.relay import IDLE, Relay
 
 # RFC 9110 section 7.6.1, and what names or frames this hop alone.
 HOP_BY_HOP = frozenset(
@@ -47,7 +47,7 @@ class Forwarding:
         pool: Pool,
         upstreams: Sequence[Upstream] = (),
         preserve_host: bool = False,
-        tunnel_idle: float = 300.0,
+        tunnel_idle: float = IDLE,
         trust: Trust = Trust(),
         rewrite: frozenset[bytes] = frozenset(),
     ) -> None:
@@ -238,7 +238,7 @@ class _Forward:
         self.call = None
         if exchange.status:
             exchange.abort(str(error))
-        elif error.status < 500:
+        elif error.status < 500 and error.phase == "send":
             exchange.respond(*error_page(error.status, error.reason))  # the client's own body broke off
         else:
             exchange.respond(*error_page(error.status, f"upstream {error}"))

@@ -4,7 +4,7 @@
     waiting             another exchange for the key             → waiting    (it waits too)
     waiting             a head that may be stored                → filling    (each whom it may answer reads one Fill)
     waiting             a head that may not                      → over       (who asked gets it, the others go on alone)
-    waiting             304 to a validation                      → over       (each whom it may answer has the freshened entry)
+    waiting             304 to a validation                      → over       (each whom it may answer gets it, freshened)
     waiting             304 to the client's own condition        → over       (who asked gets it; nobody else could wait)
     waiting             the handler's own failure                → over       (all get it, or what is stale)
     waiting             the last one waiting leaves              → over       (it is aborted, unless nobody asked for it)
@@ -19,18 +19,22 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cache.answering import answer
 from cache.entry import Entry
 from cache.fill import Fill, FillReader
 from cache.key import secondary_key
-from cache.rules import Miss, Revalidate, Stale, failure_status, may_answer, stale_on_error
+from cache.partial import as_whole, combine
+from cache.rules import Miss, Revalidate, Stale, failure_status, may_answer, selectable, stale_on_error
 from cache.status import forward_status
 from cache.stores.memory import Content, ContentSource
-from cache.storing import displaced, may_store
+from cache.storing import may_store
 from cache.validation import Failed, Forward, Freshened, Refetch, forward_fields, outdated, validate
-from handlers.stored import Rendered, answer_conditionally, answer_not_modified, has_it, is_special
+from handlers.stored import Rendered, answer_conditionally, answer_not_modified, has_it, is_special, part_head
 from reactor.errors import ReactorError, UpstreamError
 from reactor.exchange import Body, DerivedExchange, Exchange, Head, Source, error_page
+from reactor.http.fields import Fields
 from reactor.http.parser import Request
+from reactor.sources import ChainSource
 from reactor.timing import FetchTimes
 
 if TYPE_CHECKING:
@@ -42,13 +46,13 @@ log = logging.getLogger("handlers.caching")
 class SharedFetch:
     """One request to the handler behind, and the exchanges that wait for its answer.
 
-    `shared`: others may wait for it too; if not, the client's own conditions go along where nothing is stored. `behind`: it is
-    a validation that nobody asked for, and goes on for nobody. `in_vain`: who asks has waited for another fetch already.
+    `shared`: others may wait for it too; if not, the client's own conditions go along where nothing is stored. `behind`: it
+    is a validation that nobody asked for, and goes on for nobody. `in_vain`: who asks has waited for another fetch already.
     """
 
     __slots__ = (
         "caching", "key", "request", "verdict", "shared", "behind", "in_vain", "_waiting", "_asker", "_inner", "_fill",
-        "_sent_at", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions",
+        "_sent_at", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions", "_part",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +79,10 @@ class SharedFetch:
         self._pinned: list[Content] = []
         if type(verdict) is Revalidate:
             self._pinned = [entry.body.acquire() for entry in verdict.entries]
+        self._part: Entry | None = None  # what is stored of it already: only the rest is asked for
+        if type(verdict) is Miss and verdict.part is not None and not is_special(request):
+            self._part = verdict.part
+            self._pinned = [verdict.part.body.acquire()]
         caching.under_way(self, shared)
 
     # Waiting.
@@ -169,7 +177,9 @@ class SharedFetch:
         if fields is request.fields and not self._own_conditions:
             # A whole response serves everybody; each client's own conditions are looked at afterwards.
             fields = fields.copy()
-            fields.remove(b"if-none-match", b"if-modified-since", b"if-range")
+            fields.remove(b"if-none-match", b"if-modified-since", b"if-range", b"range")
+        if self._part is not None:
+            fields = _asking_for_the_rest(fields, self._part)
         asked = Request(
             request.method, request.target, request.version, fields, request.scheme, request.authority, request.path
         )
@@ -222,7 +232,11 @@ class SharedFetch:
             self._failed(inner.error, head, body, now)
             return
         if type(verdict) is not Revalidate:
-            self._take(head, body, now)
+            if self._part is not None and head.status in (206, 416):
+                self._complete(self._part, head, body, now)
+            else:
+                self._part = None
+                self._take(head, body, now)
             return
         outcome = validate(self.request, verdict, head.status, head.fields, self._sent_at, now, caching.policy)
         kind = type(outcome)
@@ -234,15 +248,34 @@ class SharedFetch:
             _close(body)
             self._answer_stale(outcome.stale, head.status, now)  # type: ignore[union-attr]
         elif kind is Refetch:
-            _close(body)
-            self.verdict = Miss(verdict.fwd, verdict.reason, verdict.section)
-            self._own_conditions = False
-            assert self._asker is not None
-            self.start(self._asker)
+            self._refetch(body)
         elif kind is Forward:
             self._hand_over(head, body, caching.handle)
         else:
             self._take(head, body, now)
+
+    def _refetch(self, body: Body) -> None:
+        """Ask again, for the whole, without conditions."""
+        _close(body)
+        verdict = self.verdict
+        self.verdict = Miss(verdict.fwd, verdict.reason, verdict.section)
+        self._own_conditions = False
+        self._part = None
+        assert self._asker is not None
+        self.start(self._asker)
+
+    def _complete(self, part: Entry, head: Head, body: Body, now: float) -> None:
+        """RFC 9111 section 3.4: with what is stored, the rest is the whole, where both are of the same representation."""
+        policy = self.caching.policy
+        rest = may_store(self.request, self.key, head.status, None, head.fields, self._sent_at, now, policy).entry
+        whole = combine(part, rest, self.request, policy) if rest is not None else None
+        if whole is None or whole.status != 200 or rest is None or _place(rest)[0] != _place(part)[1]:
+            self._refetch(body)
+            return
+        stored = ContentSource(part.body, 0, _place(part)[1])
+        head = Head(200, whole.fields.copy())
+        head.fields.add(b"Age", b"%d" % whole.age(now))
+        self._keep(whole, head, ChainSource(whole.length, [stored, body]), now)
 
     def _failed(self, error: ReactorError, head: Head, body: Body, now: float) -> None:
         """The handler made this answer itself, since the origin gave none: all who wait get it, or what is stale."""
@@ -318,13 +351,19 @@ class SharedFetch:
 
     def _take(self, head: Head, body: Body, now: float) -> None:
         """A whole answer: stored and given to everybody, or to who asked for it alone."""
-        caching = self.caching
         decision = may_store(
-            self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, caching.policy
+            self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, self.caching.policy
         )
-        if decision.entry is not None and not self._gone_groups.isdisjoint(decision.entry.groups):
+        if decision.entry is not None and decision.entry.span is not None:
+            as_whole(decision.entry)
+        self._keep(decision.entry, head, body, now)
+
+    def _keep(self, storable: Entry | None, head: Head, body: Body, now: float) -> None:
+        """Store what may be stored and has not changed meanwhile, and answer with it."""
+        caching = self.caching
+        if storable is not None and not self._gone_groups.isdisjoint(storable.groups):
             self.taint()
-        entry = decision.entry if not self._tainted else None
+        entry = storable if not self._tainted else None
         length = len(body) if type(body) is bytes else body.length  # type: ignore[union-attr]
         writer = caching.store.begin(self.key, entry, length) if entry is not None else None
         if writer is not None and type(body) is bytes and not writer.write(body):
@@ -336,8 +375,11 @@ class SharedFetch:
             self._forget_displaced(entry)
             writer.commit()
             self._answer_whole(entry, head, now)
+            if entry.span is not None:
+                caching.with_entries(self.key, partial(self._join_parts, entry))
         else:
-            self._fill = Fill(caching.reactor, entry, body, writer, self._fill_over)  # type: ignore[arg-type]
+            parts = caching.policy.store_partial
+            self._fill = Fill(caching.reactor, entry, body, writer, self._fill_over, parts)  # type: ignore[arg-type]
             self._fill.take_what_is_there()
             self._answer_readers(self._fill, head, now)
 
@@ -378,7 +420,7 @@ class SharedFetch:
 
     def _give_whole(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)
-        if is_special(exchange.request):
+        if is_special(exchange.request) and (entry.span is None or exchange.request is not self.request):
             answer_conditionally(exchange, entry, head, now)
             return
         body = entry.body.whole()
@@ -395,12 +437,20 @@ class SharedFetch:
             fill.unread()
         elif not reading:
             fill.read_alone()
-        answer_each(self._give_reader, reading, [self._head_for(exchange, entry, head, now) for exchange in reading], readers)
+        heads = [self._head_for(exchange, entry, head, now) for exchange in reading]
+        answer_each(self._give_reader, reading, heads, readers)
         answer_each(self._give_nothing, having, [self._head_for(exchange, entry, head, now) for exchange in having])
         self._send_on(entry, others)
 
     def _give_reader(self, exchange: Exchange, head: Head, reader: FillReader) -> None:
         self._tell(exchange)
+        entry = reader.entry
+        if b"range" in exchange.request.fields.index and entry.span is None and reader.length is not None:
+            status, ranges = answer(exchange.request, entry, reader.length, exchange.reactor.wall)
+            if status == 206 and len(ranges) == 1:
+                head = part_head(head, ranges[0], reader.length)
+                reader.only(*ranges[0])
+                reader.want_all()
         exchange.respond(head, reader)
 
     def _give_nothing(self, exchange: Exchange, head: Head) -> None:
@@ -417,8 +467,9 @@ class SharedFetch:
         else:
             mine = Head(entry.status, entry.fields.copy(), entry.reason)
             mine.fields.add(b"Age", b"%d" % entry.age(now))
+        rest = None if self._part is None else 206  # what the origin said, where the client gets the whole
         status = forward_status(
-            self.caching.name, self.verdict.fwd, stored=True, collapsed=not asked, ttl=entry.ttl(now),
+            self.caching.name, self.verdict.fwd, rest, stored=True, collapsed=not asked, ttl=entry.ttl(now),
             in_vain=self.in_vain and asked,
         )  # fmt: skip
         mine.fields.add(b"Cache-Status", status)
@@ -434,17 +485,22 @@ class SharedFetch:
         if fill.stored:
             if not self._tainted:
                 self._forget_displaced(fill.entry)
+                if fill.entry.span is not None:
+                    self.caching.with_entries(self.key, partial(self._join_parts, fill.entry))
         elif fill.state == "complete":
             self.caching.mark_unstorable(self.key)  # it turned out too large
 
     def _forget_displaced(self, new: Entry) -> None:
-        self.caching.with_entries(self.key, partial(self._displace, new))
+        self.caching.with_entries(self.key, partial(self.caching.displace, self.request, new))
 
-    def _displace(self, new: Entry, entries: Sequence[Entry]) -> None:
-        """The variant that a new response takes the place of goes; not one that came while it was still arriving."""
-        for old in displaced(self.request, [entry for entry in entries if entry is not new], new):
-            if old.response_time <= new.response_time:
-                self.caching.store.remove(old)
+    def _join_parts(self, new: Entry, entries: Sequence[Entry]) -> None:
+        """RFC 9111 section 3.4: parts of one representation become one, where they touch."""
+        for old in selectable(self.request, [entry for entry in entries if entry is not new]):
+            joined = combine(old, new, self.request, self.caching.policy)
+            if joined is not None:
+                lower, upper = sorted((old, new), key=_place)
+                if self.caching.store.join(lower, upper, joined):
+                    new = joined
 
 
 def likely_vary(entries: Sequence[Entry], under_way: Iterable[SharedFetch]) -> tuple[bytes, ...] | None:
@@ -453,6 +509,20 @@ def likely_vary(entries: Sequence[Entry], under_way: Iterable[SharedFetch]) -> t
         if entry is not None and entry.vary:
             return entry.vary
     return None
+
+
+def _asking_for_the_rest(fields: Fields, part: Entry) -> Fields:
+    """RFC 9110 section 13.1.5: the rest of what is stored, or the whole where that is of another representation by now."""
+    assert part.etag is not None
+    fields = fields.copy()
+    fields.set(b"Range", b"bytes=%d-" % _place(part)[1])
+    fields.set(b"If-Range", part.etag)
+    return fields
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    assert entry.span is not None
+    return entry.span[:2]
 
 
 def answer_each(answer: Callable[..., object], exchanges: Sequence[Exchange], *more: Sequence[Any]) -> None:

@@ -54,8 +54,9 @@ class Rendered:
         self.body = content.whole()
         lead = status_line(entry.status, entry.reason) + entry.fields.wire()
         self._size = len(lead)
-        # RFC 9110 section 8.6: a 204 has no length to tell.
-        self._length = b"" if entry.status == 204 else b"Content-Length: %d\r\n" % content.size
+        length = entry.length if entry.method == b"HEAD" else content.size
+        # RFC 9110 section 8.6: a 204 has no length to tell, and a HEAD's answer need not tell it.
+        self._length = b"" if entry.status == 204 or length is None else b"Content-Length: %d\r\n" % length
         self._write(entry, now, cache_status, lead)
 
     def renew(self, entry: Entry, now: float, cache_status: bytes) -> None:
@@ -79,7 +80,8 @@ def answer_conditionally(exchange: Exchange, entry: Entry, head: Head, now: floa
     if status == 304:
         answer_not_modified(exchange, entry, head)
     elif status == 206:
-        _answer_part(exchange, content, head, ranges)
+        start, _, complete = entry.span or (0, 0, content.size)
+        _answer_part(exchange, content, head, ranges, start, complete)
     elif status == 416:
         page, body = error_page(416, "no such range")
         page.fields.add(b"Content-Range", unsatisfied_range(content.size))
@@ -97,20 +99,34 @@ def answer_not_modified(exchange: Exchange, entry: Entry, head: Head) -> None:
     exchange.respond(Head(304, kept))
 
 
-def _answer_part(exchange: Exchange, content: Content, head: Head, ranges: Sequence[Range]) -> None:
-    """RFC 9110 section 15.3.7: one range as it is, several as the parts of a multipart body."""
-    part = Head(206, head.fields.copy())
+def part_head(head: Head, part: Range, complete: int | None) -> Head:
+    """The head of a single-part 206 made from that of the whole, whose length is `complete` (RFC 9110 section 14.4)."""
+    made = Head(206, head.fields.copy())
+    value = content_range(*part, complete or 0)
+    made.fields.set(b"Content-Range", value if complete is not None else value.rpartition(b"/")[0] + b"/*")
+    return made
+
+
+def _answer_part(
+    exchange: Exchange, content: Content, head: Head, ranges: Sequence[Range], offset: int, complete: int | None
+) -> None:
+    """RFC 9110 section 15.3.7: one range as it is, several as the parts of a multipart body.
+
+    The content begins at `offset` of the representation.
+    """
     body: Source
     if len(ranges) == 1:
         start, stop = ranges[0]
-        part.fields.add(b"Content-Range", content_range(start, stop, content.size))
-        body = ContentSource(content, start, stop - start)
+        part = part_head(head, ranges[0], complete)
+        body = ContentSource(content, start - offset, stop - start)
     else:
-        laid = multipart(list(ranges), content.size, head.fields.get(b"content-type"), secrets.token_hex(16).encode("ascii"))
+        assert complete is not None
+        part = Head(206, head.fields.copy())
+        laid = multipart(list(ranges), complete, head.fields.get(b"content-type"), secrets.token_hex(16).encode("ascii"))
         part.fields.set(b"Content-Type", laid.content_type)
         bodies: list[Body] = []
         for lead, start, stop in laid.parts:
-            bodies += [lead, ContentSource(content, start, stop - start)]
+            bodies += [lead, ContentSource(content, start - offset, stop - start)]
         body = ChainSource(laid.length, [*bodies, laid.end])
     exchange.respond(part, body)
 

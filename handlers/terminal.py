@@ -166,7 +166,7 @@ def size_text(size: int) -> str:
 
 def span_text(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
-    whole = min(int(seconds + 0.5), 359999)
+    whole = int(max(0.0, min(seconds, 359999.0)) + 0.5)
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 

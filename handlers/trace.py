@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reactor.connector import Attempt, Callback, Connector
 from reactor.errors import UpstreamError
+
+if TYPE_CHECKING:
+    from reactor.tls import ClientTls
 
 COLUMNS = 16  # bytes shown in one line
 
@@ -32,6 +35,24 @@ class TracingConnector(Connector):
 
     def connect(self, host: str, port: int, callback: Callback, timeout: float | None = None) -> Attempt:
         return super().connect(host, port, _Traced(self.write, callback).connected, timeout)
+
+
+def trace_inside(tls: ClientTls, write: Callable[[str], Any]) -> None:
+    """What goes through TLS is written down as it is inside, too."""
+    import ssl  # here, because most runs do without, and it costs time and memory
+
+    class Traced(ssl.SSLObject):
+        def write(self, data: Any) -> int:
+            sent = super().write(data)
+            write(dump("=> Send inside TLS", memoryview(data)[:sent]))
+            return sent
+
+        def read(self, size: int = 1024, buffer: Any = None) -> Any:
+            data = super().read(size, buffer)
+            write(dump("<= Recv inside TLS", data))
+            return data
+
+    tls.context.sslobject_class = Traced
 
 
 class _Traced:

@@ -10,7 +10,7 @@ from reactor.connector import Attempt, Connector
 from reactor.errors import ConfigError, ProtocolError, UpstreamError
 from reactor.exchange import Exchange, Handler, Head, error_page
 from reactor.http.uri import split_authority
-from reactor.relay import Relay
+from reactor.relay import IDLE, Relay
 from reactor.stream import Stream
 
 ESTABLISHED = b"Connection established"
@@ -39,7 +39,7 @@ class Tunnel:
     """Answers CONNECT to `ports` itself, and leaves every other method to `handler`. `idle` is in seconds."""
 
     def __init__(
-        self, connector: Connector, handler: Handler, idle: float = 300.0, ports: Sequence[range] = TLS_PORTS
+        self, connector: Connector, handler: Handler, idle: float = IDLE, ports: Sequence[range] = TLS_PORTS
     ) -> None:
         self.connector = connector
         self.handler = handler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from reactor.client_connection import ClientConnection, Connecting
 from reactor.connector import Callback, Connector
@@ -13,6 +13,7 @@ from reactor.exchange import Body
 from reactor.http.parser import Response
 from reactor.http.uri import Origin
 from reactor.loop import Reactor
+from reactor.proxied import Through
 from reactor.stream import Stream
 from reactor.timing import FetchTimes
 
@@ -45,21 +46,37 @@ class CallOwner(Protocol):
     def call_failed(self, call: Call, error: UpstreamError) -> None: ...
 
 
+class Via(NamedTuple):
+    """A proxy that is asked for a tunnel; `fields` are further field lines of that request, each with its CRLF."""
+
+    proxy: Origin
+    fields: bytes = b""
+
+
+Route = Origin | tuple[Via, Origin]  # straight, or through a tunnel: what connections are kept by
+
+
 class Call:
     """One request to one origin, and its way to an answer.
 
     `head` is the request line and the field lines, each with its CRLF, without framing, Connection and the empty line.
-    `waits_for_100` holds the body back until the peer's 100 (Continue), or a named wait.
+    `waits_for_100` holds the body back until the peer's 100 (Continue), or a named wait. `via` leads through
+    a proxy's tunnel to the origin, which must be https.
     """
 
-    __slots__ = ("pool", "origin", "method", "head", "body", "owner", "waits_for_100", "connection", "_address", "fresh", "times")
+    __slots__ = (
+        "pool", "origin", "via", "route", "method", "head", "body", "owner", "waits_for_100", "connection", "_address", "fresh",
+        "times",
+    )  # fmt: skip
 
     def __init__(
         self, pool: Pool, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False,
-        times: FetchTimes | None = None,
+        times: FetchTimes | None = None, via: Via | None = None,
     ) -> None:  # fmt: skip
         self.pool = pool
         self.origin = origin
+        self.via = via
+        self.route: Route = origin if via is None else (via, origin)
         self.method = method
         self.head = head
         self.body = body
@@ -117,22 +134,22 @@ class Pool:
         self.limits = limits
         self._tls = tls
         self.closed = False
-        self._idle: dict[Origin, deque[ClientConnection]] = {}
+        self._idle: dict[Route, deque[ClientConnection]] = {}
         self._all: set[ClientConnection] = set()
 
     def call(
         self, origin: Origin, method: bytes, head: bytes, body: Body, owner: CallOwner, waits_for_100: bool = False,
-        times: FetchTimes | None = None,
+        times: FetchTimes | None = None, via: Via | None = None,
     ) -> Call:  # fmt: skip
         """Send a request; its owner is told from the loop. See Call."""
-        call = Call(self, origin, method, head, body, owner, waits_for_100, times)
+        call = Call(self, origin, method, head, body, owner, waits_for_100, times, via)
         if times is not None:
             times.began = self.reactor.now
         self._start(call)
         return call
 
     def _start(self, call: Call) -> None:
-        idle = self._idle.get(call.origin) if not call.fresh else None
+        idle = self._idle.get(call.route) if not call.fresh else None
         if idle and self.connector.permit is not None:
             self._drop_forbidden(idle)
         if idle:
@@ -148,9 +165,12 @@ class Pool:
         while idle and not self.connector.permits(idle[-1].address):
             idle[-1].abort()
 
-    def connect(self, origin: Origin, callback: Callback) -> Connecting:
-        """A connection to an origin being made: a socket, or for https a TlsStream. See `Connector.connect`."""
+    def connect(self, call: Call, callback: Callback) -> Connecting:
+        """A connection for a call being made: a socket, or for https a TlsStream. See `Connector.connect`."""
+        origin = call.origin
         host, port, seconds = origin.connect_host, origin.port, self.limits.connect
+        if call.via is not None:
+            return Through(self, call.via, origin, self._trust().attempt(self.reactor, host, port, callback, seconds))
         if origin.scheme != b"https":
             return self.connector.connect(host, port, callback, seconds)
         return self._trust().connect(self.connector, host, port, callback, seconds)
@@ -166,16 +186,16 @@ class Pool:
         """Take back a connection between calls; False where it is not to be kept."""
         if self.closed or self.reactor.now >= connection.retires:
             return False
-        idle = self._idle.get(connection.origin)
+        idle = self._idle.get(connection.route)
         if idle is None:
-            idle = self._idle[connection.origin] = deque()
+            idle = self._idle[connection.route] = deque()
         elif len(idle) >= self.limits.idle_per_origin:
             idle.popleft().close()
         idle.append(connection)
         return True
 
     def _unkeep(self, connection: ClientConnection) -> None:
-        idle = self._idle.get(connection.origin)
+        idle = self._idle.get(connection.route)
         if idle is not None:
             try:
                 idle.remove(connection)
@@ -192,8 +212,8 @@ class Pool:
 
     def _forget(self, connection: ClientConnection) -> None:
         self._all.discard(connection)
-        if connection.origin in self._idle and not self._idle[connection.origin]:
-            del self._idle[connection.origin]
+        if connection.route in self._idle and not self._idle[connection.route]:
+            del self._idle[connection.route]
 
     @property
     def idle(self) -> int:
@@ -208,8 +228,12 @@ class Pool:
             connection.close()
 
     def abort(self) -> None:
-        """Reset every connection, those that are still being closed too; calls on them hear nothing further."""
+        """Close every connection at once, the busy ones with a reset; calls on them hear nothing further."""
         self.closed = True
         for connection in list(self._all):
-            connection.abort()
-            connection.stream.abort()
+            if connection.state == "idle" or connection.stream.state == "lingering":
+                connection.stream.release().close()
+                connection._over()
+            else:
+                connection.abort()
+                connection.stream.abort()

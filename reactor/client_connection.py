@@ -132,14 +132,14 @@ class ClientConnection:
     """One connection to an origin: a stream, a parser, and at most one call."""
 
     __slots__ = (
-        "pool", "reactor", "origin", "address", "stream", "parser", "state", "call", "deadline", "retires",
+        "pool", "reactor", "route", "address", "stream", "parser", "state", "call", "deadline", "retires",
         "_timer", "_attempt", "_body", "_unsent", "_chunked", "_left", "_holding", "_progress", "_interim", "_mark", "_response",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, call: Call) -> None:
         self.pool = pool
         self.reactor = pool.reactor
-        self.origin = call.origin
+        self.route = call.route
         self.address = call.address
         self.parser = ResponseParser()
         self.state = "connecting"
@@ -158,7 +158,7 @@ class ClientConnection:
         self._mark = 0  # what the stream had sent before this call
         self.retires = self.reactor.now + pool.limits.lifetime
         self.stream = Stream(self.reactor, self)
-        self._attempt: Connecting | None = pool.connect(call.origin, self._connected)
+        self._attempt: Connecting | None = pool.connect(call, self._connected)
 
     # Sending.
 
@@ -589,9 +589,9 @@ class ClientConnection:
             return limits.stalled
         elif self._body is not None:
             if self._body.waiting:
-                self._lost(f"sent no byte of the body for {limits.between_bytes:g} s", 504)
+                self._lost(f"sent no byte of the body for {limits.between_bytes:g} s (between-bytes timeout)", 504)
         elif self._unsent is None:
-            self._lost(f"did not answer within {limits.first_byte:g} s", 504)
+            self._lost(f"did not answer within {limits.first_byte:g} s (first-byte timeout)", 504)
         return limits.idle
 
     def __repr__(self) -> str:

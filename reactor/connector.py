@@ -28,10 +28,12 @@ CONNECT_SECONDS = 10.0  # for the look-up and all addresses together
 ATTEMPT_DELAY = 0.25  # seconds: the Connection Attempt Delay that RFC 8305 section 5 recommends
 ADDRESS_LIMIT = 8  # addresses tried in one attempt; the others are not
 
+NOT_PERMITTED = "no public address, and so not permitted"
+
 # This process or machine is at a limit; trying elsewhere would not help.
 _AT_LIMIT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
-Callback = Callable[[Any, str], object]  # a socket (where TLS was asked for, a TlsStream) or an UpstreamError, and the address
+Callback = Callable[[Any, str], object]  # a socket (with TLS, a TlsStream) or an UpstreamError; and the address
 Permit = Callable[[str], bool]
 
 
@@ -65,13 +67,15 @@ class Attempt:
     """One connection being made; `cancel` may be called at any time, any number of times."""
 
     __slots__ = (
-        "state", "address", "_reactor", "_permit", "_callback", "_owner", "_seconds", "_lookup", "_deadline", "_delay",
-        "_untried", "_tries", "_failures", "_resolved_at",
+        "state", "address", "_host", "_resolver", "_reactor", "_permit", "_callback", "_owner", "_seconds", "_lookup", "_deadline",
+        "_delay", "_untried", "_tries", "_failures", "_resolved_at",
     )  # fmt: skip
 
     def __init__(self, connector: Connector, host: str, port: int, callback: Callback, seconds: float) -> None:
         self.state = "resolving"
         self.address = address_text(host, port)
+        self._host = host
+        self._resolver = connector.resolver
         self._reactor = connector.reactor
         self._permit = connector.permit
         self._callback: Callback | None = callback
@@ -111,7 +115,7 @@ class Attempt:
     def _permitted(self, sockaddr: SockAddr) -> bool:
         if self._permit is None or self._permit(sockaddr[0]):
             return True
-        self._failures.append((address_text(*sockaddr[:2]), "not permitted", 403))
+        self._failures.append((address_text(*sockaddr[:2]), NOT_PERMITTED, 403))
         return False
 
     def _try_next(self) -> None:
@@ -167,6 +171,8 @@ class Attempt:
             return UpstreamError("the name has no addresses", "connect", self.address)
         statuses = {status for _, _, status in self._failures}
         status = next(status for status in (503, 502, 504, 403) if status in statuses)
+        if status != 403:
+            self._resolver.forget(self._host)  # it may have moved: the next attempt asks again
         if len(self._failures) == 1 and self._failures[0][0] == self.address:
             return UpstreamError(self._failures[0][1], "connect", self.address, status)
         return UpstreamError(self._tried(), "connect", self.address, status)
@@ -178,9 +184,11 @@ class Attempt:
     def _timed_out(self) -> None:
         self._deadline = None
         if self.state == "resolving":
-            error = UpstreamError(f"no answer to the look-up within {self._seconds:g} s", "resolve", self.address, 504)
+            reason = f"no answer to the look-up within {self._seconds:g} s (connect timeout)"
+            error = UpstreamError(reason, "resolve", self.address, 504)
         else:
-            reason = f"no connection within {self._seconds:g} s, tried {self._tried()}"
+            self._resolver.forget(self._host)
+            reason = f"no connection within {self._seconds:g} s (connect timeout), tried {self._tried()}"
             error = UpstreamError(reason, "connect", self.address, 504)
         self._finish(error, self.address)
 

@@ -17,10 +17,11 @@ class ProtocolError(ReactorError):
 
 
 class UpstreamError(ReactorError):
-    """A fetch failed: `phase` is where (resolve, connect, TLS handshake, send, head, body), `address` is whom we talked to.
+    """A fetch failed: `phase` is where (resolve, connect, proxy, TLS handshake, certificate, send, head, internal), `address`
+    is whom we talked to.
 
     `status` is what a gateway answers: 504 where the upstream was silent, 502 otherwise (RFC 9110 sections
-    15.6.3 and 15.6.5), 503 where this process itself is at a limit.
+    15.6.3 and 15.6.5), 503 where this process itself is at a limit, 403 where no address may be connected to.
     """
 
     def __init__(self, reason: str, phase: str, address: str, status: int = 502) -> None:
@@ -29,10 +30,6 @@ class UpstreamError(ReactorError):
         self.phase = phase
         self.address = address
         self.status = status
-
-
-class CertificateRefused(UpstreamError):
-    """The peer could not prove to be whom we asked for."""
 
 
 class BodyCutShort(ReactorError):
@@ -54,8 +51,8 @@ class ContentError(BodyCutShort):
 class FetchFailed(ReactorError):
     """A URL that was asked for did not come.
 
-    `phase` is what failed: url, scheme and request (never sent), resolve, connect, send, head, redirect, body, content or
-    status. `address` is whom we talked to, if anybody; `seconds` is the time from the start of the fetch.
+    `phase` is what failed: url, scheme and request (never sent), resolve, connect, proxy, TLS handshake, certificate, send,
+    head, redirect, rewind, body, content or status. `address` is whom we talked to, if anybody; `seconds` is the time from the start of the fetch.
     """
 
     def __init__(self, reason: str, phase: str, url: str, address: str = "", seconds: float = 0.0) -> None:

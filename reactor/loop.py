@@ -217,7 +217,7 @@ class Reactor:
                 log.exception("exception while %r was being closed", owner, exc_info=second)
 
     def close(self) -> None:
-        """Give up the selector and the signal handlers; what is still registered is the caller's to close."""
+        """Give up the signal handlers, the selector, and the sockets that are still watched: of streams that nobody owns."""
         if self._wakeup is not None:
             signal.set_wakeup_fd(-1)
             for number, before in self._handlers_before.items():
@@ -227,6 +227,8 @@ class Reactor:
             for sock in self._wakeup:
                 sock.close()
             self._wakeup = None
+        for key in list(self._selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
         self._selector.close()
         self._soon.clear()
         self._timers.clear()

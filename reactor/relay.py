@@ -27,6 +27,7 @@ from reactor.loop import READ, WRITE, Reactor, Timer
 from reactor.stream import HIGH_WATER, Stream
 
 PIPE_BYTES = (1024 * 1024, 256 * 1024)  # sizes asked for, the first that is allowed; else the system's own 64 KiB
+IDLE = 300.0  # seconds without a byte either way, unless whoever makes a relay says otherwise
 SPLICE_BYTES = 1024 * 1024  # moved for one direction in one turn, and so the most that waits in a pipe
 KEPT_PIPES = 8  # empty pipes kept for the next who needs one, as long as there are relays
 

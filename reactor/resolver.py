@@ -173,6 +173,10 @@ class Resolver:
         until, outcome = self._memo.get(name.lower(), (0.0, None))
         return outcome if until > self.reactor.now else None
 
+    def forget(self, host: str) -> None:
+        """Ask anew the next time, for what was found is of no use."""
+        self._memo.pop(host.encode("ascii", "replace").lower(), None)
+
     # Queries.
 
     def _enqueue(self, name: bytes, lookup: Lookup) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,8 +21,6 @@ from reactor.roles.process import GRACE, Group, Process
 from reactor.roles.proxy import ProxyGroup
 from reactor.roles.server import ServerGroup
 from reactor.roles.values import DOTTED_NAME, OneLineParser, seconds
-
-USAGE_ERROR = 2
 
 EXAMPLES = """\
 examples:
@@ -152,8 +151,18 @@ def _configure_logging(verbose: bool) -> None:
     )
 
 
+def _hold_standard_descriptors() -> None:
+    """What was closed by whoever started us is open on /dev/null, so that no socket comes to bear the number of an output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; the exit status."""
+    _hold_standard_descriptors()
     try:
         process = configure(sys.argv[1:] if argv is None else argv)
         if isinstance(process, str):
@@ -162,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return process.run()
     except ConfigError as error:
         print(f"reactor: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return error.code
     except KeyboardInterrupt:
         return 0  # before the loop had taken over the signal
 

@@ -434,6 +434,9 @@ class Stream:
         """Give the socket away, unwatched; only with an empty backlog. The stream is closed and its owner not told."""
         assert self.sock is not None and self._queue is None
         self._set_mask(0)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.state = "closed"
         self.owner = None
         return self.sock

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from reactor.exchange import Body, Head, Source
 from reactor.http.parser import Data, EndOfMessage, Request
 from reactor.loop import Reactor
-from reactor.server_connection import RequestBody, ServerConnection, ServerExchange
+from reactor.request_body import RequestBody
+from reactor.server_connection import ServerConnection, ServerExchange
 from reactor.stream import HIGH_WATER
 from reactor.timing import Timing
 

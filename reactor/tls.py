@@ -10,7 +10,7 @@
     open         close()                          → flushing     or, with nothing queued, lingering
     flushing     all sent, close_notify too       → lingering
     lingering    the stream beneath is closed     → closed       (connection_lost(None))
-    open, …      a write fails                    → broken       (nothing more is written; what the peer sent is still read)
+    open, …      a write fails                    → broken       (no more is written; what the peer sent is still read)
     any          abort()                          → closed       (a reset; connection_lost(None))
 
 `sent` and `backlog` count the owner's bytes, not the ciphertext. Importing this costs time and memory: that is done where
@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable
 
 from reactor.connector import Attempt, Connector, address_text
-from reactor.errors import BodyCutShort, CertificateRefused, ConfigError, ReactorError, UpstreamError
+from reactor.errors import BodyCutShort, ConfigError, ReactorError, UpstreamError
 from reactor.loop import Reactor, Timer
 from reactor.stream import HIGH_WATER, LOW_WATER, Stream, StreamOwner, _FileRange
 from reactor.timing import FetchTimes
@@ -80,7 +80,7 @@ class TlsStream:
         keep_session: Callable[[ssl.SSLSession], object] | None = None,
         sock: socket.socket | None = None,
     ) -> None:
-        """Raises ValueError where `host` can be no certificate's."""
+        """Raises ValueError or ssl.SSLError where `host` can be no certificate's."""
         self.reactor = reactor
         self.owner = owner
         self.state = "connecting"
@@ -439,7 +439,7 @@ class TlsStream:
             self._deliver()
 
     def resume_writing(self) -> None:
-        """The stream beneath never has that much queued but by `drained` it is told all the same."""
+        """`drained` follows, and is soon enough: the kernel is full."""
 
     def drained(self) -> None:
         self._go_on()
@@ -516,6 +516,16 @@ class TlsStream:
         else:
             self.reactor.call_soon(self._over, None)
 
+    def release(self) -> socket.socket:
+        """Give the socket away behind a close_notify; only with an empty backlog. The owner is not told."""
+        raw = self._raw
+        assert raw is not None
+        if self.state == "open":
+            self._say_goodbye()
+        raw._drop_queue()  # what the kernel has no room for is this layer's own
+        self.state, self.owner = "closed", None
+        return raw.release()
+
     def _fail(self, error: TlsError) -> None:
         """The two ends do not understand each other. What the engine says of it is sent, and waited for by nobody."""
         raw = self._raw
@@ -560,6 +570,7 @@ class ClientTls:
             self.context = ssl.create_default_context(cafile=ca_file)
         except OSError as error:  # ssl.SSLError is one
             raise ConfigError(f"{ca_file}: {_ORNAMENTS.sub('', error.strerror or str(error)).lower()}", 77) from None
+        self.context.hostname_checks_common_name = False  # RFC 9110 section 4.3.4: a name is in subjectAltName, or nowhere
         self.context.set_alpn_protocols(["http/1.1"])
         self._sessions: dict[tuple[str, int], ssl.SSLSession] = {}
         if insecure:
@@ -569,7 +580,13 @@ class ClientTls:
 
     def connect(self, connector: Connector, host: str, port: int, callback: Callback, seconds: float) -> SecureAttempt:
         """Connect as `Connector.connect` does, and end the handshake, all within `seconds`; the result is a TlsStream."""
-        return SecureAttempt(self, connector.reactor, host, port, callback, seconds).begin(connector)
+        attempt = self.attempt(connector.reactor, host, port, callback, seconds)
+        attempt.begin(connector)
+        return attempt
+
+    def attempt(self, reactor: Reactor, host: str, port: int, callback: Callback, seconds: float) -> SecureAttempt:
+        """The same, not begun yet: `secure` goes over a stream that leads there already."""
+        return SecureAttempt(self, reactor, host, port, callback, seconds)
 
     def _keep(self, key: tuple[str, int], session: ssl.SSLSession) -> None:
         self._sessions.pop(key, None)
@@ -584,7 +601,10 @@ Callback = Callable[[TlsStream | UpstreamError, str], object]
 class SecureAttempt:
     """A connection with TLS being made: connecting → handshaking → over. `cancel` may be called any number of times."""
 
-    __slots__ = ("state", "address", "_tls", "_reactor", "_key", "_callback", "_seconds", "_until", "_attempt", "_stream", "_timer", "_times")
+    __slots__ = (
+        "state", "address", "_tls", "_reactor", "_key", "_callback", "_seconds", "_until", "_attempt", "_stream", "_timer",
+        "_times",
+    )  # fmt: skip
 
     def __init__(self, tls: ClientTls, reactor: Reactor, host: str, port: int, callback: Callback, seconds: float) -> None:
         self.state = "connecting"
@@ -600,10 +620,13 @@ class SecureAttempt:
         self._timer: Timer | None = None
         self._times = FetchTimes()
 
-    def begin(self, connector: Connector) -> SecureAttempt:
-        """By a connection of its own; `secure` is the other way."""
+    def begin(self, connector: Connector) -> None:
+        """By a connection of its own."""
         self._attempt = connector.connect(*self._key, self._connected, self._seconds)
-        return self
+
+    def fail(self, error: UpstreamError) -> None:
+        """There is no connection to shake hands over."""
+        self._finish(error)
 
     def tell(self, times: FetchTimes) -> None:
         """For the callback: when the name was resolved, and that it is connected and secure now, or is not going to be."""
@@ -638,12 +661,10 @@ class SecureAttempt:
         # A name's final dot is the resolver's affair: no certificate has it.
         name = host.removesuffix(".").encode("ascii")
         try:
-            self._stream = TlsStream(
-                self._reactor, None, tls.context, name, False, session, self._shaken, self._keep_session
-            )  # fmt: skip
-        except ValueError as error:
+            self._stream = TlsStream(self._reactor, None, tls.context, name, False, session, self._shaken, self._keep_session)
+        except (ValueError, ssl.SSLError):
             stream.abort()
-            self._finish(UpstreamError(f"no name for a certificate: {error}", PHASE, self.address))
+            self._finish(UpstreamError(f"{PHASE}: no name that a certificate could be for", PHASE, self.address))
             return
         self._timer = self._reactor.call_later(max(0.0, self._until - self._reactor.now), self._timed_out)
         self._stream.start_over(stream, received)
@@ -658,13 +679,14 @@ class SecureAttempt:
         if error is None:
             self._finish(stream)
         elif error.certificate:
-            self._finish(CertificateRefused(error.reason, PHASE, self.address))
+            self._finish(UpstreamError(f"{PHASE}: {error.reason}", "certificate", self.address))
         else:
-            self._finish(UpstreamError(error.reason, PHASE, self.address))
+            self._finish(UpstreamError(f"{PHASE}: {error.reason}", PHASE, self.address))
 
     def _timed_out(self) -> None:
         stream = self._stream
-        self._finish(UpstreamError(f"not done within {self._seconds:g} s (connect timeout)", PHASE, self.address, 504))
+        reason = f"{PHASE}: not done within {self._seconds:g} s (connect timeout)"
+        self._finish(UpstreamError(reason, PHASE, self.address, 504))
         if stream is not None:
             stream.abort()
 

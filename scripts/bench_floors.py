@@ -10,6 +10,7 @@ static    the same for the files beneath --root, kept open: small bodies in the 
 api       the same with a handler that answers JSON
 relay     reads both heads plainly and sends them on over kept connections to --origin
 tunnel    CONNECT, then bytes both ways by splice
+client    asks --origin for /1k over --connections kept connections for --seconds, and prints what it cost as JSON
 origin    not a floor: what stands behind the proxies. Counts its requests, GET /count tells
 source    not a floor: sends bytes without end to whoever connects, drops what it gets
 
@@ -610,6 +611,72 @@ class TunnelFloor(Floor):
         self.selector.register(upstream, READ, origin)
 
 
+class AskingConnection:
+    """A client's: a request is out, its answer's head is read into a dict, and the next one goes out."""
+
+    __slots__ = ("sock", "floor", "buffer", "left")
+
+    def __init__(self, sock: socket.socket, floor: Any) -> None:
+        self.sock, self.floor = sock, floor
+        self.buffer = b""
+        self.left = 0
+
+    def on_read(self) -> None:
+        try:
+            data = self.sock.recv(RECEIVE)
+        except BUSY:
+            return
+        if not data:
+            raise SystemExit("the origin closed a connection")
+        if self.left:
+            self.left -= len(data)
+        else:
+            if self.buffer:
+                data = self.buffer + data
+                self.buffer = b""
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self.buffer = data
+                return
+            match = STATUS_LINE.match(data)
+            assert match is not None
+            fields = {name.lower(): value.rstrip() for name, value in FIELD.findall(data, match.end(), end + 2)}
+            self.left = int(fields[b"content-length"]) - (len(data) - end - 4)
+        if not self.left:
+            self.floor.answered += 1
+            self.sock.send(self.floor.request)
+
+
+class ClientFloor:
+    """The least that a client can do."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.selector = selectors.DefaultSelector()
+        self.request = b"GET /1k HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: floor\r\nAccept: */*\r\n\r\n" % options.origin
+        self.answered = 0
+
+    def run(self) -> None:
+        for _ in range(self.options.connections):
+            sock = socket.create_connection(("127.0.0.1", self.options.origin))
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.selector.register(sock, READ, AskingConnection(sock, self))
+            sock.send(self.request)
+        self.turn_for(self.options.seconds / 4)
+        before, cpu, start = self.answered, time.process_time(), time.monotonic()
+        self.turn_for(self.options.seconds)
+        cpu, seconds = time.process_time() - cpu, time.monotonic() - start
+        print(json.dumps({"requests": self.answered - before, "cpu": cpu, "seconds": seconds}))
+
+    def turn_for(self, seconds: float) -> None:
+        select, clock = self.selector.select, time.monotonic
+        until = clock() + seconds
+        while clock() < until:
+            for key, _ in select():
+                key.data.on_read()
+
+
 class SourceConnection(Connection):
     __slots__ = ()
 
@@ -639,6 +706,7 @@ class SourceFloor(Floor):
 MODES = {
     "canned": CannedFloor, "parse": Floor, "sendfile": SendfileFloor, "static": StaticFloor, "api": ApiFloor,
     "relay": RelayFloor, "tunnel": TunnelFloor, "origin": OriginFloor, "source": SourceFloor,
+    "client": ClientFloor,
 }  # fmt: skip
 
 
@@ -649,6 +717,8 @@ def main() -> None:
     parser.add_argument("--origin", type=int, default=0)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--root", default=".")
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args()
     try:
         MODES[options.mode](options).run()

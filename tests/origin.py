@@ -26,7 +26,7 @@ from handlers.rewrite import media_types
 from handlers.tunnel import ANY_PORT, Tunnel
 from handlers.upstreams import Upstream
 from reactor.client import ClientLimits, Pool
-from reactor.connector import Connector
+from reactor.connector import Connector, Permit
 from reactor.exchange import Exchange, Handler
 from reactor.http.dates import format_date
 from reactor.loop import Reactor
@@ -105,16 +105,19 @@ class Proxy:
         at: str = "",
         trust: str = "",
         rewrite: str = "",
+        tls: Any = None,
+        permit: Permit | None = None,
     ) -> None:
         self.house = house
         self.reverse = reverse
         self.origin = house.listen()
         resolver = Resolver(house.reactor)
-        connector = Connector(house.reactor, resolver)
-        self.pool = Pool(house.reactor, connector, limits)
+        connector = Connector(house.reactor, resolver, permit=permit)
+        self.pool = Pool(house.reactor, connector, limits, tls)
+        self.scheme = "http" if tls is None else "https"
         house.cleanups += [resolver.close, self.pool.close]
         self.authority = f"127.0.0.1:{self.origin.port}"
-        upstreams = [Upstream.parse(f"http://{self.authority}{prefix}", at.encode())] if reverse else []
+        upstreams = [Upstream.parse(f"{self.scheme}://{self.authority}{prefix}", at.encode())] if reverse else []
         trusted = Trust([network(trust)] if trust else [])
         types = media_types(rewrite) if rewrite else frozenset()
         self.forwarding = Forwarding(self.pool, upstreams, preserve_host, tunnel_idle=60.0, trust=trusted, rewrite=types)
@@ -136,7 +139,8 @@ class Proxy:
         return self.served.connect(small_buffers)
 
     def url(self, path: str = "/") -> str:
-        return path if self.reverse else f"http://{self.authority}{path}"
+        """With TLS the origin is played by a TlsPeer on what `accept` gives."""
+        return path if self.reverse else f"{self.scheme}://{self.authority}{path}"
 
     def request(self, method: str, path: str, *lines: str, version: str = "1.1") -> bytes:
         text = "".join(
@@ -204,6 +208,9 @@ class LaterStore:
 
     def update(self, old: Entry, new: Entry) -> None:
         self.store.update(old, new)
+
+    def join(self, lower: Entry, upper: Entry, joined: Entry) -> bool:
+        return self.store.join(lower, upper, joined)
 
     def remove(self, entry: Entry) -> None:
         self.store.remove(entry)

@@ -1,14 +1,18 @@
 """Peers that speak TLS: the interpreter's own engine, stepped by hand on a raw socket, so that a test may do it any harm.
 
 Certificates lie in tests/certificates, made once: an authority, and signed by it `origin` (origin.test, localhost,
-127.0.0.1, ::1), `expired` (the same names) and `other-name` (other.test); `self-signed` has the first names and no authority.
-They are good until 2100.
+127.0.0.1, ::1), `expired` (the same names), `other-name` (other.test) and `common-name` (127.0.0.1; localhost in its subject
+alone, where no name counts); `self-signed` has the first names and no authority. All but the expired one are good until 2100.
 """
 
 from __future__ import annotations
 
 import socket
+import socketserver
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.loopback import House, Peer
@@ -30,6 +34,16 @@ def server_context(name: str = "origin", version: ssl.TLSVersion | None = None) 
 def client_context() -> ssl.SSLContext:
     """A client's, that trusts the authority."""
     return ssl.create_default_context(cafile=AUTHORITY)
+
+
+@contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[None]:
+    """A server of the standard library's, at work in a thread."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield
+    server.shutdown()
+    thread.join()
 
 
 class TlsPeer(Peer):

@@ -234,6 +234,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--grace -1 --role server", "argument --grace: "),
         ("--grace 1_0 --role server", "argument --grace: '1_0' is not a number of seconds"),
         ("--role proxy --upstream localhost", "--upstream 'localhost' is no URL of the form http://host[:port][/path]"),
+        ("--role proxy --upstream ftp://a:1", "--upstream 'ftp://a:1': only http:// and https:// are spoken to upstreams"),
         ("--role proxy --upstream http://a:99999", "--upstream 'http://a:99999' is no URL"),
         ("--role proxy --upstream http://a/?x", "--upstream 'http://a/?x': a query has no place here"),
         ("--role proxy --upstream /a=b", "--upstream 'b' is no URL of the form http://host[:port][/path]"),
@@ -248,6 +249,9 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role proxy --cache-size much", "--role proxy: argument --cache-size: 'much' is not a size"),
         ("--role proxy --cache-size -1", "--role proxy: argument --cache-size: "),
         ("--role proxy --cache-rule ttl=x", "--role proxy: argument --cache-rule: "),
+        ("--role proxy --cache-ranges some", "--role proxy: argument --cache-ranges: invalid choice: 'some'"),
+        ("--role proxy --cache-targets a,,b", "--role proxy: argument --cache-targets: '' is not a field's name"),
+        ("--role proxy --cache-targets a:b", "--role proxy: argument --cache-targets: 'a:b' is not a field's name"),
         ("--role proxy --allow nonsense", "--role proxy: allow 'nonsense', column 1: "),
         ("--role proxy --deny client=10.0.0.0/33", "--role proxy: deny 'client=10.0.0.0/33', column 8: "),
         ("--role proxy --listen 0.0.0.0:0", "a forward proxy on 0.0.0.0 would be open to everybody"),
@@ -257,11 +261,31 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role client", "--role client: the following arguments are required: URL"),
         ("--role client -H nonsense http://a", "--role client: argument -H/--header: 'nonsense' is not a field of the form NAME"),
         ("--role client -X A(B http://a", "--role client: argument -X/--request: 'A(B' is not a method"),
+        ("--role client -x ftp://a:1 http://a", "--role client: argument -x/--proxy: 'ftp://a:1' is not a proxy's URL"),
         ("--role client -d @nowhere http://a", "-d @nowhere: No such file or directory"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str], argv: str, line: str) -> None:
     assert refused(capsys, *argv.split()).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("argv", "targets", "parts", "whole"),
+    [
+        ([], (), True, False),
+        (["--upstream", "http://a"], (b"cdn-cache-control",), True, False),
+        (["--upstream", "http://a", "--cache-targets", ""], (), True, False),
+        (["--cache-targets", "My-Cache-Control, CDN-Cache-Control"], (b"my-cache-control", b"cdn-cache-control"), True, False),
+        (["--cache-ranges", "whole"], (), False, True),
+        (["--cache-ranges", "off"], (), False, False),
+    ],
+)
+def test_what_the_cache_is_told(argv: list[str], targets: tuple[bytes, ...], parts: bool, whole: bool) -> None:
+    process = configure(["--role", "proxy", *PORT_0, *argv])
+    group = process.groups[0]
+    assert isinstance(group, ProxyGroup)
+    assert (group.policy.targets, group.policy.store_partial, group.policy.fetch_whole) == (targets, parts, whole)
+
 
 
 def test_a_port_in_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -451,8 +475,11 @@ def test_help_tells_every_flag_by_role_with_examples(capsys: pytest.CaptureFixtu
         "server": "--listen --root --host --api --index --listing --follow-symlinks --dot-files --max-age --cors --cache-size"
         " --cache-rule --access-log --log-format --max-connections --max-requests --max-body --idle-timeout --head-timeout"
         " --body-timeout --send-timeout --min-rate",
-        "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-rule --allow --deny --access-log",
-        "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail",
+        "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-ranges --cache-targets"
+        " --cache-rule --allow --deny --access-log"
+        " --ca-file --insecure --deny-private --connect-timeout --first-byte-timeout --between-bytes-timeout --upstream-idle-timeout"
+        " --tunnel-idle-timeout",
+        "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail -k --cacert",
         "own": "--listen --allow --deny --access-log",
     }.items():
         for flag in flags.split():
@@ -601,7 +628,7 @@ def test_what_the_client_can_be_asked_for(fetch: Client, tmp_path: Path) -> None
         ("--fail {users_own}/raise", 22),
         ("{users_own}/cut", 18),
         ("{users_own}/reset", 56),
-        ("https://127.0.0.1/", 1),
+        ("ftp://127.0.0.1/", 1),
         ("http://", 3),
         ("http://127.0.0.1:{closed}/", 7),
         ("-x http://127.0.0.1:{closed} http://a/", 7),
@@ -631,6 +658,48 @@ def test_a_client_beside_a_server_leaves_it_running(folder: Path) -> None:
             assert sock.makefile("rb").read().endswith(b"hello\n")
         running.signal(signal.SIGINT)
         assert running.end() == (7, "", "")
+    finally:
+        running.kill()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_the_shell_has_closed_is_not_written_into_something_else(house: Running, tmp_path: Path, closed: str) -> None:
+    url = f"http://127.0.0.1:{house.ports['server']}/api/echo"
+    command = f"exec '{sys.executable}' -m reactor.run --role client -v --data-binary @- {url} {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, input=b"hello", capture_output=True, timeout=20)
+    assert done.returncode == 0
+    assert (b'"body":"hello"' in done.stdout) == (closed == "2>&-") and (b'"body":""' in done.stdout) == (closed == "<&-")
+    assert (b"< HTTP/1.1 200" in done.stderr) == ("2" not in closed)
+
+
+@pytest.mark.parametrize(("number", "why", "status"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "stopped", 143)])
+def test_a_signal_ends_a_fetch_and_keeps_what_came(
+    house: Running, tmp_path: Path, number: int, why: str, status: int
+) -> None:
+    url = f"http://127.0.0.1:{house.ports['server']}/api/drip?duration=30&numbytes=3000"
+    fetching = Running(tmp_path, "--role", "client", "-o", "out", url)
+    try:
+        part = tmp_path / "out.part"
+        for _ in range(2000):
+            if part.exists() and part.stat().st_size:
+                break
+            time.sleep(0.005)  # another process's affair: there is nothing here to wait on
+        fetching.signal(number)
+        got, out, err = fetching.end()
+        assert (got, out, err.count("\n")) == (status, "", 1)
+        assert err.startswith(f"reactor: {url}: {why}; {part.stat().st_size} bytes of it are in out.part")
+        assert not (tmp_path / "out").exists()
+    finally:
+        fetching.kill()
+
+
+def test_a_signal_to_a_fetch_beside_a_server_is_no_failure(house: Running, folder: Path) -> None:
+    url = f"http://127.0.0.1:{house.ports['server']}/api/delay/30"
+    running = Running(folder, "--role", "server", *PORT_0, "--root", "site", "--role", "client", url)
+    try:
+        running.signal(signal.SIGINT)
+        status, out, err = running.end()
+        assert (status, out) == (0, "") and err in ("", f"reactor: {url}: interrupted\n")
     finally:
         running.kill()
 

@@ -23,6 +23,7 @@ LINE_OVERHEAD = 160  # bytes charged for those of each field line
 HEAD_COPIES = 3  # a head is kept as lines, as values to look up, and written out
 AHEAD = 128 * 1024  # bytes of an announced length that room is made for before they have come
 LARGEST_SHARE = 4  # one object may take a quarter of the limit; a larger one is not stored
+JOINED_AT_ONCE = 4 * 1024 * 1024  # bytes copied to join two parts; where it would be more, they stay apart
 VARIANTS = 32  # stored under one primary key; the oldest goes
 JOIN = 4 * 1024  # bytes: a piece is joined to the one before it up to here, so that many small ones do not cost much more
 
@@ -202,7 +203,8 @@ class Writer:
         """The body is whole: the entry can be found from now on."""
         assert self._open
         self._open = False
-        self._entry.length = self.content.size
+        if self._entry.method != b"HEAD":
+            self._entry.length = self.content.size
         self._store.put(self._key, self._entry, self.content)
         return self._entry
 
@@ -276,6 +278,42 @@ class MemoryStore:
             if entry.store is not None:
                 self.findable += amount
         content.release()
+
+    def join(self, lower: Entry, upper: Entry, joined: Entry) -> bool:
+        """`joined` stands for two parts that touch or overlap: the lower one's body, made longer by what the upper one adds.
+
+        False, and nothing is changed, where that is too much to be copied at once, or there is no room for it.
+        """
+        assert lower.span is not None and upper.span is not None
+        more = upper.span[1] - lower.span[1]
+        if lower.store is None or upper.store is None or more > JOINED_AT_ONCE:
+            return False
+        key = lower.store.key
+        first, second = lower.body.acquire(), upper.body.acquire()
+        self.remove(lower)  # what can be found could be evicted while room is made
+        self.remove(upper)
+        done = more <= 0 or self._append(first, second, second.size - more)
+        if not done:
+            self.put(key, upper, second)
+            self.put(key, lower, first)
+            return False
+        second.release()
+        self.put(key, joined, first)
+        self._charge_more(joined, _head_size(key, joined) - _head_size(key, lower))
+        return True
+
+    def _append(self, content: Content, other: Content, offset: int) -> bool:
+        """Add what `other` holds from `offset` on."""
+        if not content.reserve(content.size + other.size - offset):
+            return False
+        try:
+            while offset < other.size:
+                piece = other.read(offset, JOINED_AT_ONCE)
+                content.append(piece)
+                offset += len(piece)
+        except OSError:  # what was added lies beyond what the lower part's entry speaks of
+            return False
+        return True
 
     def remove(self, entry: Entry) -> None:
         """Take an entry out; its bytes stay with those who read them."""

@@ -12,15 +12,16 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 from urllib.parse import quote_from_bytes
 
-from handlers.bodies import stripped
 from handlers.fetch import basic
-from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, Fetch, FetchOptions, FilePart, InputPart, Part
-from handlers.trace import TracingConnector
-
+from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, Fetch, FetchOptions
+from handlers.parts import InputPart, Part
+from handlers.trace import TracingConnector, trace_inside
 from reactor.client import ClientLimits, Pool
 from reactor.errors import ConfigError
+from reactor.roles.bodies import DataAction, data_parts, file_part, form_parts
 from reactor.roles.process import Group, Process
-from reactor.roles.values import field, method, proxy_url, seconds
+from reactor.roles.trust import client_tls, trust_flags
+from reactor.roles.values import duration, field, method, proxy_url, seconds
 
 
 def add_flags(to: Any) -> None:
@@ -38,6 +39,7 @@ def _request_flags(to: Any) -> None:
     to.add_argument("--data-binary", **data, help="the same, with its line ends")
     to.add_argument("--data-urlencode", **data, help="the same, percent-encoded: CONTENT, NAME=CONTENT, NAME@FILE")
     to.add_argument("--json", **data, help="the same, as JSON")
+    to.add_argument("-F", "--form", dest="form", action="append", metavar="NAME=CONTENT", help="a form's part: CONTENT, @FILE with `;type=` and `;filename=`, or <FILE")
     to.add_argument("-G", "--get", action="store_true", help="the data goes into the URL's query")
     to.add_argument("-T", "--upload-file", dest="upload", metavar="FILE", help="PUT this file, `-` for standard input")
     to.add_argument("-I", "--head", dest="head", action="store_true", help="a HEAD request; shows the head alone")
@@ -64,9 +66,10 @@ def _output_flags(to: Any) -> None:
 def _way_flags(to: Any) -> None:
     to.add_argument("-x", "--proxy", dest="proxy", type=proxy_url, metavar="URL", help="the proxy to go through")
     to.add_argument("-U", "--proxy-user", metavar="NAME:PASSWORD", help="Basic authentication for it")
+    trust_flags(to, "--cacert", "-k", "--insecure")
     to.add_argument("-L", "--location", dest="location", action="store_true", help="follow redirects")
     to.add_argument("--max-redirs", type=number, default=MAX_REDIRECTS, metavar="N", help=f"at most so many ({MAX_REDIRECTS})")
-    to.add_argument("--connect-timeout", type=seconds, metavar="SECONDS", help=f"for resolving and connecting ({ClientLimits().connect:g})")
+    to.add_argument("--connect-timeout", type=duration, metavar="SECONDS", help=f"for the look-up, the connection and its TLS ({ClientLimits().connect:g})")
     to.add_argument("--max-time", type=seconds, metavar="SECONDS", help="for all of one URL")
     to.add_argument("--retry", type=number, default=0, metavar="N", help="repeat what failed in passing, after 1 s, 2 s, 4 s … or Retry-After")
 
@@ -86,52 +89,6 @@ def offset(text: str) -> int | None:
     return int(text)
 
 
-class DataAction(argparse.Action):
-    """The kinds of -d share one list, in the order given."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
-        given = getattr(namespace, self.dest) or []
-        setattr(namespace, self.dest, [*given, (option, values)])
-
-
-def data_parts(given: list[tuple[str, str]]) -> list[Part]:
-    """The values of -d and its like, joined by `&` as curl does; raises ConfigError."""
-    parts: list[Part] = []
-    for option, text in given:
-        if parts and option != "--json":
-            parts.append(b"&")
-        try:
-            parts.append(_data_part(option, text))
-        except OSError as error:
-            raise ConfigError(f"{option} {text}: {error.strerror}") from None
-    return parts
-
-
-def _data_part(option: str, text: str) -> Part:
-    """Raises OSError."""
-    if option == "--data-urlencode":
-        return _urlencoded(text)
-    if not text.startswith("@"):
-        return os.fsencode(text)
-    strip = option in ("-d", "--data")
-    if text == "@-":
-        return InputPart(strip)
-    with open(text[1:], "rb") as file:
-        return stripped(file.read()) if strip else FilePart(text[1:])
-
-
-def _urlencoded(text: str) -> bytes:
-    """curl's forms: CONTENT, =CONTENT, NAME=CONTENT, @FILE, NAME@FILE. Raises OSError."""
-    match = re.match(r"[^=@]*[=@]", text)
-    name, mark, content = (match[0][:-1], match[0][-1], text[match.end() :]) if match is not None else ("", "=", text)
-    data = os.fsencode(content)
-    if mark == "@":
-        with open(content, "rb") as file:
-            data = file.read()
-    encoded = quote_from_bytes(data, safe="").encode("ascii")
-    return os.fsencode(name) + b"=" + encoded if name else encoded
-
-
 class ClientGroup:
     """URLs to fetch."""
 
@@ -140,6 +97,7 @@ class ClientGroup:
         self.flags = flags
         self.options = options_of(flags)
         self.limits = ClientLimits() if flags.connect_timeout is None else ClientLimits(connect=flags.connect_timeout)
+        self.tls = client_tls(flags, flags.trace is not None, exits_as_curl=True)
         self.fetch: Fetch | None = None
         self.pool: Pool | None = None
         self._trace: BinaryIO | None = None
@@ -154,7 +112,9 @@ class ClientGroup:
             except OSError as error:
                 raise ConfigError(f"--trace {self.flags.trace}: {error.strerror}") from None
             connector = TracingConnector(connector, self._write_trace)
-        self.pool = Pool(self.process.reactor, connector, self.limits)
+            assert self.tls is not None
+            trace_inside(self.tls, self._write_trace)
+        self.pool = Pool(self.process.reactor, connector, self.limits, self.tls)
         self.fetch = Fetch(self.process.reactor, self.pool, self.options, self._done)
         self.fetch.start()
 
@@ -194,32 +154,47 @@ class ClientGroup:
 
 def options_of(flags: argparse.Namespace) -> FetchOptions:
     """What the flags ask for; raises ConfigError where they contradict each other."""
-    query, data = None, data_parts(flags.data) if flags.data is not None else None
-    if flags.upload is not None:
-        if data is not None:
-            raise ConfigError("-T and -d both say what the body is")
-        data = [_upload_part(flags.upload)]
-    elif flags.get:
-        if any(not isinstance(part, bytes) for part in data or ()):
-            raise ConfigError("-G: what goes into the query is given on the command line, or with -d @FILE")
-        query, data = b"".join(part for part in data or () if isinstance(part, bytes)), None
+    content_type, data, query = _body(flags)
     if flags.resume is not False and flags.resume is not None and flags.range is not None:
         raise ConfigError("-C and -r both say which part is wanted")
     put = "PUT" if flags.upload is not None else None
     return FetchOptions(
-        _urls(flags), flags.method or put, _fields(flags, data is not None), data, query, flags.outputs, flags.resume,
+        _urls(flags), flags.method or put, _fields(flags, content_type), data, query, flags.outputs, flags.resume,
         flags.remote_time, flags.include, flags.head, flags.talk, flags.silent, flags.show_error, flags.proxy,
         b"Proxy-Authorization: %b\r\n" % _user(flags.proxy_user, "-U").encode("ascii") if flags.proxy_user else b"",
         flags.location, flags.max_redirs, flags.fail, flags.compressed, flags.max_time, flags.retry, flags.trace is not None,
     )  # fmt: skip
 
 
+def _body(flags: argparse.Namespace) -> tuple[str | None, list[Part] | None, bytes | None]:
+    """The Content-Type that goes with the body, the body's parts, and what goes into the query instead. Raises ConfigError."""
+    if sum(given is not None for given in (flags.upload, flags.data, flags.form)) > 1:
+        raise ConfigError("-d, -F and -T each say what the body is: one of them")
+    if flags.upload is not None:
+        return None, [_upload_part(flags.upload)], None
+    if flags.form is not None:
+        return *form_parts(flags.form), None
+    if flags.data is None:
+        return None, None, None
+    data = data_parts(flags.data)
+    if not flags.get:
+        return "application/json" if _is_json(flags) else "application/x-www-form-urlencoded", data, None
+    if any(not isinstance(part, bytes) for part in data):
+        raise ConfigError("-G: what goes into the query is given on the command line, or with -d @FILE")
+    return None, None, b"".join(part for part in data if isinstance(part, bytes))
+
+
+def _is_json(flags: argparse.Namespace) -> bool:
+    return any(option == "--json" for option, _ in flags.data or ())
+
+
 def _upload_part(path: str) -> Part:
     if path == "-":
         return InputPart(gather=False)
-    if not os.path.isfile(path) or not os.access(path, os.R_OK):
-        raise ConfigError(f"-T {path}: not a file that can be read")
-    return FilePart(path)
+    try:
+        return file_part(path)
+    except OSError as error:
+        raise ConfigError(f"-T {path}: {error.strerror}") from None
 
 
 def _urls(flags: argparse.Namespace) -> list[str]:
@@ -230,14 +205,13 @@ def _urls(flags: argparse.Namespace) -> list[str]:
     return [url + name if url.endswith("/") and "?" not in url else url for url in flags.urls]
 
 
-def _fields(flags: argparse.Namespace, has_data: bool) -> list[tuple[str, str | None]]:
+def _fields(flags: argparse.Namespace, content_type: str | None) -> list[tuple[str, str | None]]:
     """The fields that other flags than -H make, unless -H makes them too; then those of -H."""
     made: list[tuple[str, str | None]] = []
-    if has_data and flags.upload is None:
-        as_json = any(option == "--json" for option, _ in flags.data)
-        made.append(("Content-Type", "application/json" if as_json else "application/x-www-form-urlencoded"))
-        if as_json:
-            made.append(("Accept", "application/json"))
+    if content_type is not None:
+        made.append(("Content-Type", content_type))
+    if _is_json(flags):
+        made.append(("Accept", "application/json"))
     if flags.user is not None:
         made.append(("Authorization", _user(flags.user, "-u")))
     for name, value in (("User-Agent", flags.agent), ("Referer", flags.referer)):

@@ -13,13 +13,17 @@ from handlers.proxy import Forwarding
 from handlers.rewrite import media_types
 from handlers.tunnel import TLS_PORTS, Tunnel, connect_ports
 from handlers.upstreams import Upstream, Upstreams
+from reactor.addresses import is_public
 from reactor.client import Pool
+from reactor.connector import Connector
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
 from reactor.roles.access import Access, access_flags
 from reactor.roles.listening import Listening, listen_flags
 from reactor.roles.process import Process
-from reactor.roles.values import cache_rule, size
+from reactor.roles.timeouts import timeout_flags, upstream_limits
+from reactor.roles.trust import client_tls, trust_flags
+from reactor.roles.values import cache_rule, field_names, size
 
 
 def add_flags(to: Any) -> None:
@@ -41,10 +45,29 @@ def add_flags(to: Any) -> None:
     to.add_argument("--connect-ports", metavar="PORTS", help="where tunnels may lead: 443,9000-9100, or any (443,563)")
     to.add_argument("--cache-size", type=size, default=256 << 20, metavar="SIZE", help="bytes, or 32M, 1G; 0 turns the cache off (256M)")
     to.add_argument(
+        "--cache-targets", type=field_names, metavar="NAMES",
+        help="fields that say what Cache-Control says, for this cache alone, and count before it, the first of them first "
+        "(CDN-Cache-Control for a reverse proxy, none for a forward one; '' for none)",
+    )  # fmt: skip
+    to.add_argument(
+        "--cache-ranges", choices=("parts", "whole", "off"), default="parts",
+        help="a range request that nothing stored answers: goes on as it is, and the part that comes is stored (parts); "
+        "fetches the whole response, and is answered from that (whole); goes on, and nothing is stored (off)",
+    )  # fmt: skip
+    to.add_argument(
         "--cache-rule", action="append", default=[], type=cache_rule, metavar="RULE",
         help="'host=GLOB path=GLOB ttl=SECONDS [stale=SECONDS] [ignore=no-cache,no-store,private,set-cookie]': your own decision for "
         "origins that say nothing, or the wrong thing; the first that matches counts",
     )  # fmt: skip
+    trust_flags(to, "--ca-file", "--insecure")
+    to.add_argument(
+        "--deny-private", action="store_true",
+        help="connect to no loopback, private, link-local or other special address, whatever name it goes by: 403",
+    )  # fmt: skip
+    timeout_flags(to)
+
+
+CDN_TARGETS = (b"cdn-cache-control",)  # RFC 9213 section 3: for caches that act on the origin's behalf
 
 
 class ProxyGroup(Listening):
@@ -53,8 +76,18 @@ class ProxyGroup(Listening):
     def __init__(self, process: Process, flags: argparse.Namespace, name: str) -> None:
         super().__init__(process, name, flags, ("127.0.0.1", 8080))
         self._read_forwarding(flags)
+        self.upstream_limits = upstream_limits(flags)
+        self.tunnel_idle: float = flags.tunnel_idle_timeout
+        self.permit = is_public if flags.deny_private else None
+        self.tls = client_tls(flags, any(upstream.origin.scheme == b"https" for upstream in self.upstreams))
         self.cache_size = flags.cache_size
-        self.policy = Policy(rules=tuple(flags.cache_rule))
+        targets = flags.cache_targets
+        if targets is None:
+            targets = CDN_TARGETS if self.upstreams else ()
+        ranges = flags.cache_ranges
+        self.policy = Policy(
+            targets=targets, rules=tuple(flags.cache_rule), store_partial=ranges == "parts", fetch_whole=ranges == "whole"
+        )
         forward_on = None if self.upstreams else [host for host, _ in self.addresses]
         self.access = Access(process, flags, forward_on)
 
@@ -73,15 +106,15 @@ class ProxyGroup(Listening):
 
     def make_handler(self) -> Handler:
         process = self.process
-        self.pool = Pool(process.reactor, process.connector)
-        handler = self.staged(
-            "forward", Forwarding(self.pool, self.upstreams, self.preserve_host, trust=self.trust, rewrite=self.rewrite)
-        )
+        connector = Connector(process.reactor, process.resolver, self.upstream_limits.connect, self.permit)
+        self.pool = Pool(process.reactor, connector, self.upstream_limits, self.tls)
+        forwarding = Forwarding(self.pool, self.upstreams, self.preserve_host, self.tunnel_idle, self.trust, self.rewrite)
+        handler = self.staged("forward", forwarding)
         if self.cache_size:
             self.store = MemoryStore(self.cache_size)
             handler = self.staged("lookup", Caching(process.reactor, handler, self.store, self.policy))
         if not self.upstreams:
-            handler = Tunnel(process.connector, handler, ports=self.connect_ports)
+            handler = Tunnel(connector, handler, self.tunnel_idle, self.connect_ports)
         if self.trust.networks:
             handler = TrustedScheme(handler, self.trust)
         return self.staged("access", self.access.around(self.scripted(handler)))

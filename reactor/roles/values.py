@@ -13,6 +13,7 @@ from cache.policy import OperatorRule
 from handlers.upstreams import Upstream
 from reactor.errors import ConfigError
 
+LONGEST = 1e6  # seconds, eleven days: more than that is no deadline, and more than a selector takes
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
 
 
@@ -33,6 +34,8 @@ def duration(text: str) -> float:
     """Seconds above zero."""
     if not (value := seconds(text)):
         raise argparse.ArgumentTypeError("0 seconds leave no time for anything")
+    if value > LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {LONGEST:g} seconds")
     return value
 
 
@@ -79,6 +82,15 @@ def field(text: str) -> tuple[str, str | None]:
     if not colon or re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name) is None or re.search(r"[\r\n\0]", value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a field of the form NAME: VALUE")
     return name, value.strip(" \t") or None
+
+
+def field_names(text: str) -> tuple[bytes, ...]:
+    """Field names divided by commas, in lower case; none where the text is empty."""
+    names = [name.strip(" \t") for name in text.split(",")] if text else []
+    for name in names:
+        if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name) is None:
+            raise argparse.ArgumentTypeError(f"{name!r} is not a field's name")
+    return tuple(name.lower().encode("ascii") for name in names)
 
 
 def file_name(text: str) -> str:

@@ -368,6 +368,77 @@ def test_the_last_one_leaving_ends_a_fetch_of_which_much_is_missing(length: int 
     hall.close()
 
 
+@pytest.mark.parametrize(
+    ("etag", "length", "parts", "kept"),
+    [('"a"', 100, True, True), ('"a"', 100, False, False), ('W/"a"', 100, True, False), (None, 100, True, False),
+     ('"a"', None, True, False)],
+)  # fmt: skip
+def test_what_came_of_a_body_that_broke_off_may_be_kept_as_a_part(
+    etag: str | None, length: int | None, parts: bool, kept: bool
+) -> None:
+    hall = Hall(64 * MIB, length)
+    hall.fill._parts = parts
+    hall.entry.etag = None if etag is None else etag.encode()
+    reader = hall.join()
+    reader.read()
+    hall.comes(b"hello")
+    hall.breaks()
+    reader.read()
+    assert reader.cut is not None and reader.got == b"hello"
+    assert (hall.body, hall.fill.stored) == ((b"hello", True) if kept else (None, False))
+    assert hall.entry.span == ((0, 5, 100) if kept else None)
+    hall.close()
+
+
+def test_what_is_stored_may_be_made_longer_while_it_is_read() -> None:
+    hall = Hall()
+    reader = hall.join()
+    other = hall.join()
+    other.read()
+    hall.ends(b"hello")
+    assert other.read() == b"hello" and other.ended
+    assert reader.read(2, 1) == b"he"
+    content = hall.entry.body
+    assert content.reserve(10)
+    content.append(b"WORLD")
+    hall.store.findable += 5
+    reader.read()
+    assert reader.got == b"hello" and reader.ended
+    hall.close()
+
+
+def test_one_range_of_what_is_arriving() -> None:
+    hall = Hall(64 * MIB, 10)
+    reader = hall.join()
+    reader.source.only(3, 7)
+    assert reader.source.length == 4 and reader.read() == b"" and reader.waits
+    hall.comes(b"012")
+    assert reader.read() == b""
+    hall.comes(b"34")
+    assert reader.read() == b"34"
+    hall.comes(b"5678")
+    reader.read()
+    assert reader.got == b"3456" and reader.ended
+    reader.source.want_all()
+    hall.ends(b"9")
+    assert hall.body == b"0123456789"
+    reader.source.want_all()
+    hall.close()
+
+
+def test_the_rest_of_a_range_may_be_wanted_too() -> None:
+    hall = Hall(64 * MIB, LITTLE * 2)
+    reader = hall.join()
+    reader.source.only(0, 1)
+    reader.source.want_all()
+    hall.comes(b"x")
+    reader.read()
+    reader.source.close()
+    hall.ends(bytes(LITTLE * 2 - 1))
+    assert hall.over == ["complete"] and hall.body is not None
+    hall.close()
+
+
 def test_the_last_one_leaving_lets_a_fetch_go_on_of_which_little_is_missing() -> None:
     hall = Hall(64 * MIB, LITTLE + 3, b"abc")
     reader = hall.join()
@@ -496,6 +567,19 @@ def test_a_body_that_is_too_large_is_read_to_its_end_and_not_stored() -> None:
         reader.read()
         assert reader.ended and len(reader.got) == MIB + 1 + 2_000_000
     assert (hall.over, hall.body, hall.fill.stored) == (["complete"], None, False)
+    hall.close()
+
+
+def test_who_reads_a_range_further_on_needs_none_of_what_comes_before() -> None:
+    hall = Hall(4 * MIB)
+    reader = Reader(hall.fill)
+    reader.source.only(2 * MIB, 2 * MIB + 10)
+    reader.read()
+    for _ in range(30):
+        hall.comes(bytes(100_000))
+        assert sum(map(len, hall.fill._tail)) <= 200_000
+        reader.read()
+    assert reader.got == bytes(10)
     hall.close()
 
 

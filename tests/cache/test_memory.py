@@ -15,7 +15,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from cache.entry import Entry
 from cache.policy import DEFAULT_POLICY
 from cache.stores import memory
-from cache.stores.memory import AHEAD, ENTRY_OVERHEAD, JOIN, SPILL, VARIANTS, Content, ContentSource, MemoryStore, Writer
+from cache.stores.memory import (
+    AHEAD,
+    ENTRY_OVERHEAD,
+    JOIN,
+    JOINED_AT_ONCE,
+    SPILL,
+    VARIANTS,
+    Content,
+    ContentSource,
+    MemoryStore,
+    Writer,
+)  # fmt: skip
 from cache.validation import freshen
 from handlers.stored import Rendered
 from reactor.http.fields import Fields
@@ -179,6 +190,71 @@ def test_a_head_that_grows_evicts_others_or_itself() -> None:
     far_too_long = freshened(new, ("X-Longer", "x" * 16_000))
     store.update(new, far_too_long)
     assert (len(store), store.used) == (0, 0)
+
+
+# Parts.
+
+
+def part(store: MemoryStore, start: int, body: bytes, *lines: tuple[str, str]) -> Entry:
+    one = entry(*lines)
+    one.span = (start, start + len(body), None)
+    writer = store.begin(b"k", one, len(body))
+    assert writer is not None and writer.write(body)
+    return writer.commit()
+
+
+@pytest.mark.parametrize("size", [10, SPILL - 5, SPILL * 2])
+def test_the_lower_part_is_made_longer_by_what_the_upper_one_adds(size: int) -> None:
+    store = MemoryStore(8 * MIB)
+    body = os.urandom(size * 2)
+    lower, upper = part(store, 7, body[: size + 3]), part(store, 7 + size, body[size:])
+    source = ContentSource(lower.body, 0, size + 3)  # somebody reads the lower one meanwhile
+    first = bytes(source.pull(5))
+    joined = entry(("X-Long", "x" * 5000))
+    assert store.join(lower, upper, joined)
+    assert store.get(b"k") == (joined,) and whole(joined) == body
+    assert (lower.store, upper.store) == (None, None)
+    assert first + read(source) == body[: size + 3]
+    source.close()
+    assert store.used == store.findable == joined.body.charged > size * 2 + 5000
+    store.close()
+    assert (store.used, len(store)) == (0, 0)
+
+
+def test_a_part_within_another_adds_nothing() -> None:
+    store = MemoryStore(MIB)
+    lower, upper = part(store, 0, b"0123456789"), part(store, 3, b"345")
+    joined = entry()
+    assert store.join(lower, upper, joined) and whole(joined) == b"0123456789"
+    store.close()
+    assert store.used == 0
+
+
+@pytest.mark.parametrize("why", ["too much at once", "too large", "no room", "evicted", "no memory"])
+def test_parts_that_cannot_be_joined_stay_apart(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore(64 * MIB if why == "too much at once" else 4 * MIB)
+    size = {"too much at once": JOINED_AT_ONCE + 1, "too large": 600_000}.get(why, 400_000)
+    lower, upper = part(store, 0, b"l" * size), part(store, size, b"u" * size)
+    held = []
+    if why == "no room":
+        while (writer := store.begin(b"o", entry(), 0)) and store.used < store.limit - 300_000:
+            assert writer.write(bytes(100_000))
+            held.append(writer)
+        assert writer is not None
+        held.append(writer)
+    if why == "evicted":
+        store.remove(upper)
+    if why == "no memory":
+        monkeypatch.setattr(Content, "append", lambda *_: os.open("/nowhere", os.O_RDONLY))
+    before = store.used
+    assert not store.join(lower, upper, entry())
+    assert set(store.get(b"k")) == ({lower} if why == "evicted" else {lower, upper})
+    assert whole(lower) == b"l" * size and (why == "evicted" or whole(upper) == b"u" * size)
+    assert before <= store.used <= store.limit
+    for writer in held:
+        writer.discard()
+    store.close()
+    assert (store.used, store.findable, len(store)) == (0, 0, 0)
 
 
 # The limit.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cache.entry import Entry
-from cache.partial import as_part, combine, joined_span
+from cache.partial import as_part, as_whole, combine, joined_span
 from cache.policy import Policy
 from cache.rules import Hit, lookup
 from tests.cache.cases import NOW, request, stored, word
@@ -18,7 +18,7 @@ def part(content_range: str, lines: str = LINES, at: float = NOW) -> Entry:
     return stored(f"{lines} | Content-Range: bytes {content_range}", 206, policy=POLICY, at=at)
 
 
-def whole(lines: str = LINES + " | Content-Length: 100", status: int = 200, method: str = "GET") -> Entry:
+def whole(lines: str = LINES, status: int = 200, method: str = "GET") -> Entry:
     return stored(lines, status, request(method=method))
 
 
@@ -27,31 +27,42 @@ def whole(lines: str = LINES + " | Content-Length: 100", status: int = 200, meth
 
 def test_a_whole_that_broke_off_is_the_part_that_came() -> None:
     entry = whole()
-    assert as_part(entry, 40) and entry.span == (0, 40, 100)
+    assert as_part(entry, 40, 100) and entry.span == (0, 40, 100)
     assert word(lookup(request("Range: bytes=0-39"), [entry], NOW)) == "hit"
     assert word(lookup(request("Range: bytes=0-40"), [entry], NOW)) == "miss partial"
     assert word(lookup(request(), [entry], NOW)) == "miss partial"
 
 
 @pytest.mark.parametrize(
-    "entry, received",
+    "entry, received, complete",
     [
-        (whole(), 0),
-        (whole(), 100),
-        (whole(), 101),
-        (whole(LINES), 40),  # of unknown length
-        (whole("Cache-Control: max-age=10 | Content-Length: 100"), 40),
-        (whole('Cache-Control: max-age=10 | ETag: W/"x" | Content-Length: 100'), 40),
-        (whole("Cache-Control: max-age=10 | Last-Modified: {-9} | Content-Length: 100"), 40),
-        (whole(status=404), 40),
-        (whole(method="HEAD"), 40),
-        (part("0-49/100", LINES + " | Content-Length: 50"), 40),
+        (whole(), 0, 100),
+        (whole(), 100, 100),
+        (whole(), 101, 100),
+        (whole(), 40, None),
+        (whole("Cache-Control: max-age=10"), 40, 100),
+        (whole('Cache-Control: max-age=10 | ETag: W/"x"'), 40, 100),
+        (whole("Cache-Control: max-age=10 | Last-Modified: {-9}"), 40, 100),
+        (whole(status=404), 40, 100),
+        (whole(method="HEAD"), 40, 100),
+        (part("0-49/100"), 40, 100),
     ],
 )
-def test_what_broke_off_and_is_of_no_use(entry: Entry, received: int) -> None:
+def test_what_broke_off_and_is_of_no_use(entry: Entry, received: int, complete: int | None) -> None:
     before = entry.span, entry.plain
-    assert not as_part(entry, received)
+    assert not as_part(entry, received, complete)
     assert (entry.span, entry.plain) == before
+
+
+@pytest.mark.parametrize(
+    "content_range, status, plain",
+    [("0-9/10", 200, True), ("0-8/10", 206, False), ("1-9/10", 206, False), ("0-9/*", 206, False)],
+)
+def test_a_part_that_is_everything_is_the_whole(content_range: str, status: int, plain: bool) -> None:
+    entry = part(content_range, "Cache-Control: max-age=10")
+    as_whole(entry)
+    assert (entry.status, entry.plain, entry.span is None) == (status, plain, plain)
+    assert word(lookup(request(), [entry], NOW)) == ("hit" if plain else "miss partial")
 
 
 # Two parts.

@@ -17,10 +17,11 @@ from cache.answering import answer
 from cache.directives import DELTA_MAX, delta_seconds
 from cache.entry import Entry
 from cache.invalidation import invalidates
+from cache.key import primary_key
 from cache.partial import combine
 from cache.policy import Policy
-from cache.rules import Hit, Pass, Revalidate, Stale, Verdict, failure_status, lookup, stale_on_error
-from cache.validation import Forward, Freshened, Refetch, Replaced, Validation, after_head, validate
+from cache.rules import Hit, Miss, Pass, Revalidate, Stale, Verdict, failure_status, lookup, may_answer, stale_on_error
+from cache.validation import Forward, Freshened, Refetch, Replaced, Validation, after_head, forward_fields, validate
 from reactor.http.fields import Fields
 from tests.cache.cases import NOW, URI, date, decide, fields, request, stored, word
 
@@ -154,6 +155,13 @@ def the_method_allows_it() -> None:
     assert not isinstance(found([stored(FRESH, asked=request(method="HEAD"))]), Hit)
 
 
+def the_target_uri_matches() -> None:
+    """Entries are looked up by the primary key: it takes together what RFC 9110 section 4.2.3 calls one URI, and no more."""
+    keys = [b"/", b"/?", b"/a", b"/A", b"/a?b", b"/a?B", b"/%61", b"/a/", b"//a"]
+    assert len({primary_key(b"http", b"example.com", path) for path in keys}) == len(keys)
+    assert primary_key(b"http", b"EXAMPLE.com:80", b"/") == URI != primary_key(b"https", b"example.com", b"/")
+
+
 def vary_matches() -> None:
     entry = stored(FRESH + " | Vary: Foo", asked=request("Foo: 1"))
     assert isinstance(found([entry], "Foo: 1"), Hit)
@@ -262,6 +270,18 @@ def conditions_of_the_origin_are_not_evaluated() -> None:
         assert answer(request(asked), entry, 10, NOW).status == 200
     assert answer(request('If-None-Match: "x"'), stored(TAGGED, 404), 10, NOW).status == 404
     assert word(found([], 'If-None-Match: "x"')) == "miss uri-miss"
+
+
+def conditions_on_what_is_not_stored_are_sent_on() -> None:
+    asked = request('If-None-Match: "x" | If-Modified-Since: {-9}')
+    verdict = lookup(asked, [], NOW)
+    assert isinstance(verdict, Miss) and forward_fields(asked, verdict) is asked.fields
+
+
+def one_for_several_that_may_have_it() -> None:
+    for lines, may in [(FRESH, True), ("Cache-Control: max-age=0", False), (FRESH + ", no-cache", False)]:
+        assert may_answer(request(), stored(lines + ' | ETag: "x"'), NOW) is may
+    assert not may_answer(request("Foo: 2"), stored(FRESH + " | Vary: Foo", asked=request("Foo: 1")), NOW)
 
 
 def the_tag_of_a_part_goes_only_with_its_range() -> None:
@@ -380,7 +400,9 @@ REQUIREMENTS: list[tuple[str, str, Callable[[], None]]] = [
     ("3.3", "MUST NOT send a partial response without marking it 206", parts_are_marked_206),
     ("3.4", "MUST update the stored fields when combining", combining_takes_the_new_fields),
     ("3.5", "MUST NOT use the response to an authorized request for another", an_authorized_response_is_not_reused),
+    ("4", "MUST NOT reuse unless the target URIs match", the_target_uri_matches),
     ("4", "MUST NOT reuse unless the method allows it", the_method_allows_it),
+    ("4", "may use one response for several requests only where it may be reused for each", one_for_several_that_may_have_it),
     ("4", "MUST NOT reuse unless nominated request fields match", vary_matches),
     ("4", "MUST NOT reuse with no-cache unless validated", no_cache_is_validated_first),
     ("4", "MUST NOT reuse unless fresh, allowed stale, or validated", fresh_or_allowed_stale_or_validated),
@@ -395,6 +417,7 @@ REQUIREMENTS: list[tuple[str, str, Callable[[], None]]] = [
     ("4.2.4", "MUST NOT generate a stale response unless disconnected or permitted", stale_only_where_allowed),
     ("4.3.1", "MUST send the relevant entity tags", validation_sends_the_entity_tags),
     ("4.3.2", "MUST NOT evaluate conditions that are not a cache's", conditions_of_the_origin_are_not_evaluated),
+    ("4.3.2", "MUST NOT evaluate conditions on what is not stored", conditions_on_what_is_not_stored_are_sent_on),
     (
         "4.3.2",
         "MUST NOT include the tag of a part that does not satisfy the range",

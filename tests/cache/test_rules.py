@@ -482,6 +482,8 @@ def test_a_part_answers_ranges_within_it(asked: str, expected: str) -> None:
         ("Range: bytes=10-", "miss partial"),
         ("Range: bytes=-5", "miss partial"),
         ("Range: bytes=10-20", "miss partial"),
+        ("Range: bytes=10-11,13-14", "miss partial"),  # several parts need a length to be named
+        ("Range: bytes=10-11,12-14", "hit"),
     ],
 )
 def test_a_part_of_a_whole_of_unknown_length(asked: str, expected: str) -> None:
@@ -499,6 +501,41 @@ def test_a_part_of_a_whole_of_unknown_length(asked: str, expected: str) -> None:
 )
 def test_the_last_part(asked: str, expected: str) -> None:
     assert word(lookup(request(asked), [part("bytes 95-99/100")], NOW)) == expected
+
+
+@pytest.mark.parametrize(
+    "parts, asked, longest",
+    [
+        (["0-9/100"], "", 0),
+        (["0-9/100", "0-19/100", "0-14/100"], "", 1),
+        (["0-9/100", "0-9/100"], "", 0),
+        (["1-9/100"], "", None),
+        (["1-90/100", "0-3/100"], "", 1),
+        (["0-9/*"], "", None),
+        (["0-9/100"], "Range: bytes=0-90", None),
+        (["0-9/100"], "Cache-Control: no-cache", 0),
+    ],
+)
+def test_the_rest_of_a_stored_beginning_can_be_asked_for(parts: list[str], asked: str, longest: int | None) -> None:
+    entries = [part(f"bytes {place}") for place in parts]
+    found = lookup(request(asked), entries, NOW + 99)  # however stale
+    assert isinstance(found, Miss) and found.part is (None if longest is None else entries[longest])
+
+
+def test_no_rest_is_asked_for_without_a_strong_tag_or_by_head() -> None:
+    for lines in (FRESH, FRESH + ' | ETag: W/"x"', FRESH + " | Last-Modified: {-9}"):
+        found = lookup(request(), [part("bytes 0-9/100", lines)], NOW)
+        assert isinstance(found, Miss) and found.part is None
+    found = lookup(request(method="HEAD"), [part("bytes 0-9/100")], NOW)
+    assert isinstance(found, Miss) and found.part is None
+    assert lookup(request(), [], NOW).part is None  # type: ignore[union-attr]
+
+
+def test_what_a_head_brought_is_selectable_where_that_is_asked_for() -> None:
+    head, whole = stored(FRESH, asked=request(method="HEAD")), stored(FRESH)
+    assert selectable(request(), [head, whole]) == [whole]
+    assert selectable(request(), [head, whole], heads=True) == [head, whole]
+    assert selectable(request(method="HEAD"), [head, whole]) == [head, whole]
 
 
 def test_a_head_is_not_answered_by_a_part() -> None:
@@ -566,6 +603,9 @@ def test_a_part_is_validated_with_its_range() -> None:
     found = lookup(request("Range: bytes=12-13"), [part(lines=FRESH + ' | ETag: "x" | Last-Modified: {-9}')], NOW + 99)
     assert isinstance(found, Revalidate)
     assert found.fields == ((b"Range", b"bytes=12-13"), (b"If-None-Match", b'"x"'))
+    found = lookup(request('Range: bytes=12-13 | If-Range: "x"'), [part()], NOW + 99)
+    assert isinstance(found, Revalidate)
+    assert found.fields == ((b"Range", b"bytes=12-13"), (b"If-Range", b'"x"'), (b"If-None-Match", b'"x"'))
     whole = stored(FRESH + ' | ETag: "w" | Date: {-5}')
     # Section 4.3.2: not the tag of a part that does not hold the range.
     found = lookup(request("Range: bytes=50-"), [part(), whole], NOW + 99)

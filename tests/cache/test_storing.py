@@ -339,8 +339,8 @@ def test_a_new_response_displaces_what_its_request_could_have_selected() -> None
     plain = stored(FRESH)
     head = stored(FRESH, asked=request(method="HEAD"))
     every = [one, two, plain, head]
-    assert displaced(request("Foo: 1"), every) == [one, plain]
-    assert displaced(request("Foo: 3"), every) == [plain]
+    assert displaced(request("Foo: 1"), every) == [one, plain, head]
+    assert displaced(request("Foo: 3"), every) == [plain, head]
     assert displaced(request(method="HEAD"), every) == [head]
     assert displaced(request(), []) == []
 
@@ -350,7 +350,13 @@ def test_a_part_does_not_displace_the_whole_it_is_from() -> None:
     part = stored(lines.format("x") + " | Content-Range: bytes 0-4/10", 206, policy=PARTIAL)
     other = stored(lines.format("x") + " | Content-Range: bytes 5-9/10", 206, policy=PARTIAL)
     same, changed, unnamed = stored(lines.format("x")), stored(lines.format("y")), stored(FRESH)
-    assert displaced(request(), [same, changed, unnamed, other], part) == [changed, unnamed, other]
+    within = stored(lines.format("x") + " | Content-Range: bytes 1-3/10", 206, policy=PARTIAL)
+    beyond = stored(lines.format("x") + " | Content-Range: bytes 1-5/10", 206, policy=PARTIAL)
+    first = stored(lines.format("x") + " | Content-Range: bytes 0-3/10", 206, policy=PARTIAL)
+    last = stored(lines.format("x") + " | Content-Range: bytes 1-4/10", 206, policy=PARTIAL)
+    assert displaced(request(), [first, last], part) == [first, last]
+    head = stored(FRESH, asked=request(method="HEAD"))
+    assert displaced(request(), [same, changed, unnamed, other, within, beyond, head], part) == [changed, unnamed, within]
     assert displaced(request(), [same, other], changed) == [same, other]
 
 

@@ -324,7 +324,7 @@ def test_a_redirect_takes_the_way_and_leaves_the_secrets(house: House) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://a/", "javascript:1", "https://a/", "data:,x", "gopher://a:70/"])
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://a/", "javascript:1", "https:a", "data:,x", "gopher://a:70/"])
 def test_other_schemes_are_not_followed(house: House, location: str) -> None:
     requests = Requests(house)
     requests.request()

@@ -12,10 +12,30 @@ from typing import Any
 import pytest
 
 from handlers.fetch_command import (
-    BAD_CONTENT, BAD_URL, BROKEN, CANNOT_RESUME, HTTP_ERROR, MAX_REDIRECTS, NO_ANSWER_AT_ALL, NOT_CONNECTED, NOT_RESOLVED,
-    NOT_SENT_TWICE, OK, PARTIAL, PROXY_NOT_RESOLVED, READ_ERROR, REMOTE_NAME, TIMED_OUT, TOO_MANY_REDIRECTS,
-    UNSUPPORTED_SCHEME, WEIRD_REPLY, WRITE_ERROR, Fetch, FetchOptions, FilePart, InputPart,
+    BAD_CONTENT,
+    BAD_URL,
+    BROKEN,
+    CANNOT_RESUME,
+    HTTP_ERROR,
+    MAX_REDIRECTS,
+    NO_ANSWER_AT_ALL,
+    NOT_CONNECTED,
+    NOT_RESOLVED,
+    NOT_SENT_TWICE,
+    OK,
+    PARTIAL,
+    PROXY_NOT_RESOLVED,
+    READ_ERROR,
+    REMOTE_NAME,
+    TIMED_OUT,
+    TOO_MANY_REDIRECTS,
+    UNSUPPORTED_SCHEME,
+    WEIRD_REPLY,
+    WRITE_ERROR,
+    Fetch,
+    FetchOptions,
 )  # fmt: skip
+from handlers.parts import FilePart, InputPart
 from reactor.client import Pool
 from reactor.connector import Connector
 from reactor.errors import UpstreamError
@@ -230,7 +250,7 @@ def test_an_empty_body(house: House) -> None:
 @pytest.mark.parametrize(
     ("url", "code"),
     [
-        ("https://a/", UNSUPPORTED_SCHEME),
+        ("gopher://a/", UNSUPPORTED_SCHEME),
         ("ftp://a/", UNSUPPORTED_SCHEME),
         ("http://", BAD_URL),
         ("http:///x", BAD_URL),
@@ -429,7 +449,7 @@ def test_round_and_round(house: House) -> None:
 
 @pytest.mark.parametrize(
     ("location", "code"),
-    [("https://a/", UNSUPPORTED_SCHEME), ("http://[::1", BAD_URL), ("http://a:99999/", BAD_URL), ("file:///etc/passwd", UNSUPPORTED_SCHEME), ("/\ta", BAD_URL)],
+    [("gopher://a/", UNSUPPORTED_SCHEME), ("http://[::1", BAD_URL), ("http://a:99999/", BAD_URL), ("file:///etc/passwd", UNSUPPORTED_SCHEME), ("/\ta", BAD_URL)],
 )
 def test_a_redirect_to_nowhere(house: House, location: str, code: int, caplog: pytest.LogCaptureFixture) -> None:
     role, _ = one(
@@ -581,7 +601,7 @@ def test_a_short_pipe_has_a_length(house: House, pipe: Pipe, strip: bool) -> Non
 
 
 def test_a_long_pipe_is_sent_as_it_comes(house: House, pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.fetch_command.GATHER", 10)
+    monkeypatch.setattr("handlers.parts.GATHER", 10)
     role = Role(house, "http://{o}/", data=[InputPart(strip=True)], stdin=pipe.fd, fields=[("Expect", None)])
     pipe.writes.write(b"0123456789\n")
     asked = role.asked()
@@ -616,6 +636,12 @@ def test_standard_input_that_is_a_file(house: House, tmp_path: Path) -> None:
         assert (asked.fields[b"content-length"], asked.body()) == (b"6", b"hello\n")
         asked.peer.send(TEXT)
         assert role.code() == OK
+
+
+@pytest.mark.parametrize("gather", [False, True])
+def test_there_is_no_standard_input(house: House, gather: bool, caplog: pytest.LogCaptureFixture) -> None:
+    role = Role(house, "http://{o}/", data=[InputPart(gather=gather)], stdin=-1)
+    assert (role.code(), caplog.text) == (READ_ERROR, "")
 
 
 def test_stopped_while_a_pipe_is_waited_for(house: House, pipe: Pipe) -> None:
@@ -662,6 +688,22 @@ def test_what_is_no_text_is_not_shown(house: House) -> None:
     role, _ = one(house, answer, out=Terminal())
     assert (role.code(), role.out.getvalue()) == (WRITE_ERROR, b"")
     assert one(house, answer, out=Terminal(), outputs=["-"])[0].code() == OK
+
+
+def test_json_that_is_no_text_is_not_shown_either(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    role, _ = one(house, JSON.replace(b"\x1b", b"") + b'{"\0":1}'[:7], out=Terminal())
+    assert (role.code(), role.out.getvalue(), caplog.text) == (WRITE_ERROR, b"", "")
+
+
+class ClosedTerminal(Terminal):
+    def write(self, data: Any) -> int:
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("include", [False, True])
+def test_a_terminal_that_is_gone(house: House, include: bool, caplog: pytest.LogCaptureFixture) -> None:
+    role, _ = one(house, JSON.replace(b"\x1b", b"") + b'{"a":1}', out=ClosedTerminal(), include=include)
+    assert (role.code(), caplog.text) == (WRITE_ERROR, "")
 
 
 def test_no_error_says_more_than_a_line(house: House) -> None:

@@ -298,7 +298,7 @@ def test_an_upstream_that_does_not_answer_is_an_error_that_was_told_whole(house:
 
     facts = ends(house, dialogue)
     assert (facts["status"], facts["ended"], facts["error_phase"], facts["cache_status"]) == (504, "complete", "head", None)
-    assert facts["error"].endswith("did not answer within 60 s")
+    assert facts["error"].endswith("did not answer within 60 s (first-byte timeout)")
     assert (facts["first_byte_ms"], facts["upstream_wait_ms"]) == (None, 60000.0)
 
 

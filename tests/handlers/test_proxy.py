@@ -511,7 +511,7 @@ def test_a_silent_origin_is_a_timeout_that_says_who_and_how_long(house: House, p
     house.pass_time(60.1)
     answer = client.answer()
     assert answer.status == 504
-    assert answer.body == f"504 Gateway Timeout: upstream {proxy.authority}: did not answer within 60 s\n".encode()
+    assert answer.body == f"504 Gateway Timeout: upstream {proxy.authority}: did not answer within 60 s (first-byte timeout)\n".encode()
     asked.peer.expect_reset()
     client.expect_silence()
 

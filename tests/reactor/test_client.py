@@ -742,7 +742,7 @@ def test_a_silent_origin(house: House, seconds: float) -> None:
     assert not caller.told
     house.pass_time(0.2)
     error = caller.failure()
-    assert (error.status, error.phase, error.reason) == (504, "head", f"did not answer within {seconds:g} s")
+    assert (error.status, error.phase, error.reason) == (504, "head", f"did not answer within {seconds:g} s (first-byte timeout)")
     peer.expect_reset()
 
 
@@ -1148,3 +1148,44 @@ def test_every_state_shows(house: House) -> None:
     peer.send(OK)
     caller.whole()
     assert "idle" in repr(connection)
+
+
+# Leaving at once.
+
+
+def test_all_is_left_at_once_the_idle_in_order_and_the_busy_with_a_reset(house: House) -> None:
+    client = Client(house)
+    idle = client.kept()
+    callers = [client.call(), client.call()]  # the first one takes the kept connection
+    client.asked(idle)
+    busy = client.accept()
+    client.asked(busy)
+    idle.send(OK)
+    assert callers[0].whole() == b"ok"
+    client.pool.abort()
+    house.turns()
+    idle.expect_close()
+    busy.expect_reset()
+    assert not client.pool.idle and house.reactor.watched == 0
+    client.pool.abort()
+
+
+def test_what_was_being_closed_is_left_in_order_too(house: House) -> None:
+    client = Client(house)
+    peer = client.kept()
+    client.pool.close()
+    client.pool.abort()
+    peer.expect_close()
+    assert house.reactor.watched == 0
+
+
+def test_how_much_of_a_request_is_sent(house: House) -> None:
+    client = Client(house)
+    call = client.call(b"POST", b"hello").call
+    assert call.sent == 0
+    peer = client.accept()
+    assert peer.take_until(b"hello")
+    assert call.sent > len(b"hello")
+    peer.send(OK)
+    house.turns()
+    assert call.sent == 0

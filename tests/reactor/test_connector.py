@@ -17,7 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.connector import ADDRESS_LIMIT, ATTEMPT_DELAY, CONNECT_SECONDS, Attempt, Connector, address_text, interleaved
+from reactor.connector import (
+    ADDRESS_LIMIT,
+    ATTEMPT_DELAY,
+    CONNECT_SECONDS,
+    NOT_PERMITTED,
+    Attempt,
+    Connector,
+    address_text,
+    interleaved,
+)
 from reactor.errors import UpstreamError
 from reactor.loop import Reactor
 from reactor.resolver import Callback, Found, Lookup, Resolver
@@ -51,6 +60,10 @@ class Names:
         self.reactor = reactor
         self.known = known
         self.cancelled = 0
+        self.forgotten: list[str] = []
+
+    def forget(self, host: str) -> None:
+        self.forgotten.append(host)
 
     def resolve(self, host: str, port: int, callback: Callback) -> Any:
         found = self.known[host]
@@ -199,6 +212,7 @@ def test_a_refused_connection_is_502_with_the_systems_words(house: House) -> Non
     error = house.refusal()
     assert (error.status, error.phase, error.address) == (502, "connect", "name:80")
     assert error.reason == f"{text(found)} ({os.strerror(errno.ECONNREFUSED)})"
+    assert house.names.forgotten == ["name"]  # it may have moved
 
 
 def test_an_address_that_was_asked_for_is_not_named_twice(house: House) -> None:
@@ -369,7 +383,7 @@ def test_silence_is_504_and_says_how_long_and_where(house: House) -> None:
     error = house.refusal()
     assert (error.status, error.phase, error.address) == (504, "connect", "name:80")
     words = os.strerror(errno.ECONNREFUSED)
-    assert error.reason == f"no connection within 10 s, tried {text(dead)} ({words}), {text(silent)} (no answer)"
+    assert error.reason == f"no connection within 10 s (connect timeout), tried {text(dead)} ({words}), {text(silent)} (no answer)"
 
 
 def test_the_caller_may_name_a_shorter_deadline(house: House) -> None:
@@ -419,7 +433,7 @@ def test_where_no_address_is_permitted_it_is_403(house: House) -> None:
     house.connect(one, two)
     error = house.refusal()
     assert (error.status, error.phase) == (403, "connect")
-    assert error.reason == f"{text(one)} (not permitted), {text(two)} (not permitted)"
+    assert error.reason == f"{text(one)} ({NOT_PERMITTED}), {text(two)} ({NOT_PERMITTED})"
 
 
 def test_ipv6_clothes_do_not_get_past_a_rule_for_an_ipv4_address(house: House) -> None:

@@ -492,6 +492,15 @@ def test_close_gives_the_signals_back() -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_close_closes_what_nobody_owns_any_more() -> None:
+    reactor = Reactor()
+    ours, theirs = socket.socketpair()
+    reactor.register(ours, READ, None)
+    reactor.close()
+    assert ours.fileno() == -1
+    theirs.close()
+
+
 def test_a_closed_loop_holds_nothing() -> None:
     world = World()
     world.reactor.call_soon(world.say, "never")

@@ -1,0 +1,74 @@
+"""To an origin through a proxy: CONNECT (RFC 9110 section 9.3.6), then TLS with the origin itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reactor.errors import UpstreamError
+from reactor.exchange import Body, Source
+from reactor.http.parser import Response
+from reactor.http.uri import Origin
+from reactor.loop import Timer
+from reactor.timing import FetchTimes
+
+if TYPE_CHECKING:
+    from reactor.client import Call, Pool, Via
+    from reactor.tls import SecureAttempt
+
+
+class Through:
+    """A tunnel being made: CONNECT is asked, and what comes of it goes to `attempt`. `cancel` as the attempt's."""
+
+    __slots__ = ("_attempt", "_call", "_timer")
+
+    def __init__(self, pool: Pool, via: Via, origin: Origin, attempt: SecureAttempt) -> None:
+        seconds = pool.limits.connect
+        self._attempt = attempt
+        target = b"%b:%d" % (origin.host, origin.port)
+        head = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b" % (target, target, via.fields)
+        self._call: Call | None = pool.call(via.proxy, b"CONNECT", head, b"", self)
+        self._timer: Timer | None = pool.reactor.call_later(seconds, self._timed_out, seconds)
+
+    def tell(self, times: FetchTimes) -> None:
+        self._attempt.tell(times)
+
+    def cancel(self) -> None:
+        self._leave()
+        self._attempt.cancel()
+
+    def _leave(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _timed_out(self, seconds: float) -> None:
+        call = self._call
+        address = call.address if call is not None else self._attempt.address
+        self._leave()
+        self._attempt.fail(UpstreamError(f"no tunnel within {seconds:g} s (connect timeout)", "proxy", address, 504))
+
+    def call_informed(self, call: Call, response: Response) -> None:
+        """An interim response means nothing here."""
+
+    def call_responded(self, call: Call, response: Response, body: Body) -> None:
+        self._call = None
+        self._leave()
+        if response.status < 300:
+            self._attempt.secure(*call.take_stream())
+            return
+        if isinstance(body, Source):
+            body.close()
+        error = f"the proxy answered CONNECT with {response.status}"
+        self._attempt.fail(UpstreamError(error, "proxy", call.address))
+
+    def call_failed(self, call: Call, error: UpstreamError) -> None:
+        self._call = None
+        self._leave()
+        self._attempt.fail(error)
+
+    def failed(self, error: Exception) -> None:
+        """The timer's callback raised (already logged)."""
+        self.cancel()
