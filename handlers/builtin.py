@@ -213,7 +213,7 @@ def drip(call: Call) -> Response:
 
 
 ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Any]]] = [
-    (("GET", "POST"), "/api/echo", echo),
+    (("GET", "POST", "PUT", "PATCH", "DELETE"), "/api/echo", echo),
     (("GET",), "/api/delay/{seconds:float}", delay),
     (("GET", "POST", "PUT", "PATCH", "DELETE"), "/api/code/{status:int}", code),
     (("GET",), "/api/bytes/{count:int}", some_bytes),

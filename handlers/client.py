@@ -115,8 +115,8 @@ class Client:
         """Send a request; see the head of this file for what is told.
 
         `fields` replace the default ones (User-Agent, Accept, Accept-Encoding) of the same name, None takes one away; Host may
-        be given, framing may not. `body` is closed with the transfer. `redirects` are followed up to that number, None follows none and gives
-        the redirect itself. `retries` repeat requests of idempotent methods (RFC 9110 section 9.2.2) that met a passing
+        be given, framing may not. `body` is closed with the transfer. `redirects` are followed up to that number, None follows
+        none and gives the redirect itself. `retries` repeat requests of idempotent methods (RFC 9110 section 9.2.2) that met a passing
         failure. `timeout` is in seconds, for all of it, the body included. `decode` undoes content codings and asks for those
         that can be. `expect` waits for 100 (Continue) before the body; None means for large ones.
         """
@@ -130,8 +130,8 @@ class Transfer:
 
     __slots__ = (
         "client", "method", "url", "fields", "redirects", "retries", "decode", "watcher", "response", "body", "address",
-        "history", "started", "ended", "call", "_on_response", "_on_error", "_request_body", "_expect", "_timer", "_pause", "_tries",
-        "_timeout",
+        "history", "started", "ended", "call", "_on_response", "_on_error", "_request_body", "_expect", "_timer", "_pause",
+        "_tries", "_timeout",
     )  # fmt: skip
 
     def __init__(

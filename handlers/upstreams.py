@@ -40,7 +40,7 @@ class Upstream:
             scheme, authority, path = split_absolute(url.encode("ascii"))
             origin = origin_of(scheme, authority)
         except (ProtocolError, UnicodeEncodeError):
-            raise ConfigError(f"--upstream {url!r} is no URL of the form http://host[:port][/path]") from None
+            raise ConfigError(f"--upstream {url!r} is no URL of the form http[s]://host[:port][/path]") from None
         if scheme not in SCHEMES:
             raise ConfigError(f"--upstream {url!r}: only http:// and https:// are spoken to upstreams")
         if b"?" in path:
@@ -57,7 +57,7 @@ class Upstream:
         prefix, equals, url = text.partition("=")
         at = prefix.encode("utf-8", "backslashreplace").rstrip(b"/")
         if not equals or _PREFIX.fullmatch(at) is None or at.translate(None, TARGET_OCTETS) or _DOTS & set(at.split(b"/")):
-            raise ConfigError(f"--upstream {text!r} is not of the form /prefix=http://host[:port][/path]")
+            raise ConfigError(f"--upstream {text!r} is not of the form /prefix=http[s]://host[:port][/path]")
         return cls.parse(url, at)
 
     def target(self, path: bytes) -> bytes:

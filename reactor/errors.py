@@ -52,7 +52,8 @@ class FetchFailed(ReactorError):
     """A URL that was asked for did not come.
 
     `phase` is what failed: url, scheme and request (never sent), resolve, connect, proxy, TLS handshake, certificate, send,
-    head, redirect, rewind, body, content or status. `address` is whom we talked to, if anybody; `seconds` is the time from the start of the fetch.
+    head, redirect, rewind, body, content or status. `address` is whom we talked to, if anybody; `seconds` is the time from
+    the start of the fetch.
     """
 
     def __init__(self, reason: str, phase: str, url: str, address: str = "", seconds: float = 0.0) -> None:

@@ -198,8 +198,8 @@ class Exchange:
 
     __slots__ = (
         "reactor", "request", "body", "scheme", "connection",
-        "peer", "user", "verdict", "status", "started", "head_sent", "finished", "bytes_in", "bytes_out", "failure", "upstream", "error",
-        "reason", "timing", "ended", "_ends", "_maps",
+        "peer", "user", "verdict", "status", "started", "head_sent", "finished", "bytes_in", "bytes_out", "failure", "upstream",
+        "error", "reason", "timing", "ended", "_ends", "_maps",
     )  # fmt: skip
 
     def __init__(

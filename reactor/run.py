@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from reactor import __version__
 from reactor.errors import ConfigError
-from reactor.roles import client, custom, proxy, server
+from reactor.roles import client, proxy, server
 from reactor.roles.client import ClientGroup
 from reactor.roles.custom import CustomGroup
+from reactor.roles.listening import listen_flags
 from reactor.roles.process import GRACE, Group, Process
 from reactor.roles.proxy import ProxyGroup
 from reactor.roles.server import ServerGroup
@@ -25,26 +26,30 @@ from reactor.roles.values import DOTTED_NAME, OneLineParser, seconds
 EXAMPLES = """\
 examples:
   reactor --role server --listen 127.0.0.1:8000 --root ./site
-  reactor --role proxy  --listen 127.0.0.1:8080                                   (a forward proxy)
-  reactor --role proxy  --listen 127.0.0.1:8080 --upstream http://127.0.0.1:8000  (a reverse proxy)
+  reactor --role proxy --listen 127.0.0.1:8080             (a forward proxy)
+  reactor --role proxy --upstream http://127.0.0.1:8000    (a reverse proxy)
   reactor --role client -x http://127.0.0.1:8080 http://127.0.0.1:8000/hello.txt
-  reactor --role mypackage.module:Factory --listen 127.0.0.1:9000                 (a handler of your own)
-  reactor --role server --listen 127.0.0.1:8000 --role proxy --listen 127.0.0.1:8080
+  reactor --role mypackage.module:Factory                (a handler of your own)
+  reactor --role server --listen 127.0.0.1:8000 --role proxy      (both at once)
 
---role may be given several times: each starts a group, and the flags behind it are that group's. All groups share one
-process and one loop. Flags before the first --role are the process's. `reactor` and `python -m reactor.run` are the same.
+Each --role starts a group, and the flags behind it are that group's; all groups
+share one process and one loop. Flags before the first --role are the process's.
+The default of a flag stands in parentheses at the end of its text.
+`reactor` and `python -m reactor.run` are the same.
 """
 
 
 def _process_flags(to: Any) -> None:
-    to.add_argument("--help", "-h", action="store_true", help="show this, and exit")
+    to.add_argument("-h", "--help", action="store_true", help="show this, for the roles that are named or for all, and exit")
     to.add_argument("--version", action="store_true", help="show the version, and exit")
     to.add_argument("--check", action="store_true", help="read the configuration, say what is wrong with it, and start nothing")
     _anywhere_flags(to)
 
 
 def _anywhere_flags(to: Any) -> None:
-    to.add_argument("--grace", type=seconds, metavar="SECONDS", help=f"how long running exchanges may end after a signal ({GRACE:g})")
+    to.add_argument(
+        "--grace", type=seconds, metavar="SECONDS", help=f"how long running exchanges may end after a signal ({GRACE:g})"
+    )
     to.add_argument("--verbose", action="store_true", default=None, help="the loop's own log, on standard error")
 
 
@@ -69,27 +74,37 @@ def _split_groups(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, list[
 class Role(NamedTuple):
     """What a name behind --role stands for."""
 
-    title: str
-    add_flags: Callable[[Any], None]
     build: Callable[[Process, argparse.Namespace, str], Group]
+    add_flags: Callable[[Any], None] | None = None  # its own, besides those of every role that listens
+    listens: bool = True
+
+    def fill(self, parser: argparse.ArgumentParser) -> None:
+        if self.add_flags is not None:
+            self.add_flags(parser)
+        if self.listens:
+            listen_flags(parser)
 
 
 ROLES: dict[str, Role] = {
-    "server": Role("--role server: files and API routes", server.add_flags, ServerGroup),
-    "proxy": Role("--role proxy: a caching forward or reverse proxy", proxy.add_flags, ProxyGroup),
-    "client": Role("--role client: fetches URLs, exits 0, or as curl would", client.add_flags, ClientGroup),
+    "server": Role(ServerGroup, server.add_flags),
+    "proxy": Role(ProxyGroup, proxy.add_flags),
+    "client": Role(ClientGroup, client.add_flags, listens=False),
 }
-CUSTOM = Role("--role package.module:Factory: a handler of your own", custom.add_flags, CustomGroup)
+CUSTOM = Role(CustomGroup)
 
 
-def _help() -> str:
-    """One text for all roles. Roles share flags, so each is formatted by a parser of its own."""
-    top = OneLineParser(prog="reactor", usage="reactor [flags] --role ROLE [flags] [--role ROLE [flags]] …", add_help=False, allow_abbrev=False)
+def _help(names: Sequence[str]) -> str:
+    """One text for these roles, or for all where none is named. Roles share flags, so each is formatted by its own parser."""
+    top = OneLineParser(prog="reactor", usage="reactor [flags] --role ROLE [flags] [--role ROLE [flags]] …")
     _process_flags(top.add_argument_group("the process"))
+    roles = [ROLES.get(name, CUSTOM) for name in dict.fromkeys(names)] or [*ROLES.values(), CUSTOM]
+    fills = [role.add_flags for role in roles if role.add_flags is not None]
+    if any(role.listens for role in roles):
+        fills.insert(0, listen_flags)
     parts = [top.format_help()]
-    for role in (*ROLES.values(), CUSTOM):
-        parser = OneLineParser(prog="", usage=argparse.SUPPRESS, add_help=False)
-        role.add_flags(parser.add_argument_group(role.title))
+    for fill in fills:
+        parser = OneLineParser(prog="", usage=argparse.SUPPRESS)
+        fill(parser)
         parts.append(parser.format_help())
     return "\n".join([*parts, EXAMPLES])
 
@@ -97,8 +112,8 @@ def _help() -> str:
 def _parse_group(name: str, arguments: list[str]) -> argparse.Namespace:
     if name not in ROLES and DOTTED_NAME.fullmatch(name) is None:
         raise ConfigError(f"--role {name}: neither proxy, server, client nor of the form package.module:Factory")
-    parser = OneLineParser(add_help=False, allow_abbrev=False)
-    ROLES.get(name, CUSTOM).add_flags(parser)
+    parser = OneLineParser()
+    ROLES.get(name, CUSTOM).fill(parser)
     _process_flags_again(parser)
     try:
         return parser.parse_intermixed_args(arguments) if name == "client" else parser.parse_args(arguments)
@@ -117,8 +132,8 @@ def configure(argv: Sequence[str]) -> Process | str:
     """What the command line asks for: a process ready to run, or a text to show. Raises ConfigError."""
     arguments, roles = _split_groups(argv)
     if "--help" in argv or "-h" in argv:
-        return _help()
-    parser = OneLineParser(add_help=False, allow_abbrev=False)
+        return _help([name for name, _ in roles])
+    parser = OneLineParser()
     _process_flags(parser)
     parser.add_argument("--access-log")
     flags = parser.parse_args(arguments)
@@ -147,8 +162,9 @@ def configure(argv: Sequence[str]) -> Process | str:
 
 def _configure_logging(verbose: bool) -> None:
     logging.basicConfig(
-        stream=sys.stderr, level=logging.DEBUG if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+        stream=sys.stderr, level=logging.DEBUG if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )  # fmt: skip
 
 
 def _hold_standard_descriptors() -> None:

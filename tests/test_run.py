@@ -233,11 +233,11 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role server --grace soon", "--role server: argument --grace: 'soon' is not a number of seconds"),
         ("--grace -1 --role server", "argument --grace: "),
         ("--grace 1_0 --role server", "argument --grace: '1_0' is not a number of seconds"),
-        ("--role proxy --upstream localhost", "--upstream 'localhost' is no URL of the form http://host[:port][/path]"),
+        ("--role proxy --upstream localhost", "--upstream 'localhost' is no URL of the form http[s]://host[:port][/path]"),
         ("--role proxy --upstream ftp://a:1", "--upstream 'ftp://a:1': only http:// and https:// are spoken to upstreams"),
         ("--role proxy --upstream http://a:99999", "--upstream 'http://a:99999' is no URL"),
         ("--role proxy --upstream http://a/?x", "--upstream 'http://a/?x': a query has no place here"),
-        ("--role proxy --upstream /a=b", "--upstream 'b' is no URL of the form http://host[:port][/path]"),
+        ("--role proxy --upstream /a=b", "--upstream 'b' is no URL of the form http[s]://host[:port][/path]"),
         ("--role proxy --upstream /a=http://a --upstream /a/=http://b", "--upstream: two of them stand at /a"),
         ("--role proxy --preserve-host", "--preserve-host is for a reverse proxy: it needs an --upstream"),
         ("--role proxy --trust 10.0.0.0/8", "--trust is for a reverse proxy: it needs an --upstream"),
@@ -458,34 +458,71 @@ def test_a_handler_of_ones_own_may_be_a_class_a_function_or_the_thing_itself(rea
 # Texts.
 
 
+def sections_of(text: str) -> dict[str, str]:
+    """The help's groups, by who has them: the process, every role that listens, a role."""
+    told: dict[str, str] = {}
+    for section in re.split(r"\n(?=the process:|every role that listens:|--role [a-z]+:|examples:)", text)[1:]:
+        who, _, _ = section.removeprefix("--role ").partition(":")
+        told[who] = told.get(who, "") + section
+    return told
+
+
 def test_help_tells_every_flag_by_role_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--role", "server", "--help"]) == main(["-h"]) == 0
+    assert main(["-h"]) == 0
     out, err = capsys.readouterr()
-    first, second = out[: len(out) // 2], out[len(out) // 2 :]
-    assert (first, err) == (second, "")
-    sections = re.split(r"\n(?=the process:|--role [^ ]+:|examples:)", first)
-    titles = [section.splitlines()[0] for section in sections]
-    assert titles[0].startswith("usage: reactor")
-    assert [title.split()[0] + " " + title.split()[1] for title in titles[2:6]] == [
-        "--role server:", "--role proxy:", "--role client:", "--role package.module:Factory:"
-    ]  # fmt: skip
-    told = dict(zip(("the process", "server", "proxy", "client", "own"), sections[1:6], strict=True))
+    assert (out.startswith("usage: reactor"), err) == (True, "")
+    told = sections_of(out)
+    assert list(told) == ["the process", "every role that listens", "server", "proxy", "client", "examples"]
     for section, flags in {
         "the process": "--help --version --check --grace --verbose",
-        "server": "--listen --root --host --api --index --listing --follow-symlinks --dot-files --max-age --cors --cache-size"
-        " --cache-rule --access-log --log-format --max-connections --max-requests --max-body --idle-timeout --head-timeout"
+        "every role that listens": "--listen --access-log --log-format --script --allow --deny --rules --users"
+        " --client-connections --client-rate --max-connections --max-requests --max-body --idle-timeout --head-timeout"
         " --body-timeout --send-timeout --min-rate",
-        "proxy": "--listen --upstream --preserve-host --trust --rewrite-links --connect-ports --cache-size --cache-ranges --cache-targets"
-        " --cache-rule --allow --deny --access-log"
-        " --ca-file --insecure --deny-private --connect-timeout --first-byte-timeout --between-bytes-timeout --upstream-idle-timeout"
-        " --tunnel-idle-timeout",
-        "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace --fail -k --cacert",
-        "own": "--listen --allow --deny --access-log",
+        "server": "--root --host --api --index --listing --follow-symlinks --dot-files --max-age --cors --cache-size --cache-rule",
+        "proxy": "--upstream --preserve-host --trust --rewrite-links --connect-ports --ca-file --insecure --deny-private"
+        " --cache-size --cache-ranges --cache-targets --cache-rule --connect-timeout --first-byte-timeout"
+        " --between-bytes-timeout --upstream-idle-timeout --tunnel-idle-timeout",
+        "client": "URL -X -H -d -T -u -A -e -o -O -C -r -i -I -v -s -S -x -L --max-redirs --max-time --retry --compressed --trace"
+        " --fail -k --cacert",
     }.items():
         for flag in flags.split():
             assert flag in told[section], (section, flag)
     for role in ("server", "proxy", "client", "mypackage.module:Factory"):
-        assert f"reactor --role {role} " in sections[-1]
+        assert f"reactor --role {role} " in told["examples"]
+
+
+def test_help_for_a_role_that_is_named_tells_of_that_role_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for role, sections in {
+        "proxy": ["every role that listens", "proxy"],
+        "client": ["client"],
+        "mypackage.module:Factory": ["every role that listens"],
+    }.items():
+        assert main(["--role", role, "--help"]) == 0
+        assert list(sections_of(capsys.readouterr().out)) == ["the process", *sections, "examples"]
+
+
+@pytest.mark.parametrize("role", ["server", "proxy", "client"])
+def test_help_fits_a_terminal_and_names_a_value_once(
+    role: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["--role", role, "--help"])
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "FILE, --" not in text
+
+
+def test_what_a_users_module_raises_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "half_written.py").write_text("class Hello(:\n")
+    (folder / "in_a_rage.py").write_text("import os\n\nraise RuntimeError('not today')\n")
+    (folder / "choosy.py").write_text("class Hello:\n    def __init__(self, name): ...\n    def handle(self, exchange): ...\n")
+    for argv, line in {
+        "--role half_written:Hello": "--role half_written:Hello: SyntaxError: invalid syntax (half_written.py, line 1)",
+        "--role server --api in_a_rage:api": "--api in_a_rage:api: RuntimeError: not today (in_a_rage.py, line 3)",
+        "--role choosy:Hello": "--role choosy:Hello: TypeError: Hello.__init__() missing 1 required positional argument: 'name'",
+    }.items():
+        assert main(["--check", *argv.split()]) == 2
+        assert capsys.readouterr().err == f"reactor: {line}\n"
 
 
 def test_version_and_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

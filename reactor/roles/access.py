@@ -43,15 +43,20 @@ class RuleAction(argparse.Action):
 def access_flags(to: Any) -> None:
     add = to.add_argument
     note = (
-        "client=CIDR user=NAME host=GLOB port=N method=NAME scheme=NAME path=GLOB|/REGEX/, several joined by spaces; the first "
-        "rule that matches decides"
+        "who and what may pass, the first rule that matches decides: client=CIDR user=NAME host=GLOB port=N method=NAME "
+        "scheme=NAME path=GLOB|/REGEX/, several joined by spaces"
     )
     add("--allow", action=RuleAction, dest="rules", metavar="RULE", help=note)
-    add("--deny", action=RuleAction, dest="rules", metavar="RULE", help="the same, refused with 403")
-    add("--rules", action=RuleAction, dest="rules", metavar="FILE", help="rules, one a line, `allow …` or `deny …`; SIGHUP reads it again")
-    add("--users", metavar="FILE", help="names and passwords, without one of which nobody passes; scripts/user-entry makes them")
-    add("--client-connections", type=count_from_1, metavar="N", help="of one client (address, IPv6 /64) at a time; then 503")
-    add("--client-rate", type=rate, metavar="N", help="requests a second of one client, and twice that at once; 429 beyond")
+    add("--deny", action=RuleAction, dest="rules", metavar="RULE", help="the same for what is answered 403")
+    add("--rules", action=RuleAction, dest="rules", metavar="FILE",
+        help="rules, one a line, `allow …` or `deny …`; SIGHUP reads it again")  # fmt: skip
+    add("--users", metavar="FILE",
+        help="names and passwords, without one of which nobody passes; scripts/user-entry makes them; SIGHUP reads it "
+        "again")  # fmt: skip
+    add("--client-connections", type=count_from_1, metavar="N",
+        help="connections at a time of one client (an address, an IPv6 /64), 503 beyond them (any number)")  # fmt: skip
+    add("--client-rate", type=rate, metavar="N",
+        help="requests a second of one client, twice as many at once, 429 beyond them (any number)")  # fmt: skip
 
 
 class Access:

@@ -25,53 +25,64 @@ from reactor.roles.values import duration, field, method, proxy_url, seconds
 
 
 def add_flags(to: Any) -> None:
-    to.add_argument("urls", nargs="+", metavar="URL")
-    _request_flags(to)
-    _output_flags(to)
-    _way_flags(to)
+    _request_flags(to.add_argument_group("--role client: the request, in curl's letters"))
+    _output_flags(to.add_argument_group("--role client: where the answer goes"))
+    _way_flags(to.add_argument_group("--role client: the way there"))
 
 
 def _request_flags(to: Any) -> None:
+    add = to.add_argument
     data = {"dest": "data", "action": DataAction, "metavar": "DATA"}
-    to.add_argument("-X", "--request", dest="method", type=method, metavar="METHOD", help="the request's method")
-    to.add_argument("-H", "--header", dest="fields", action="append", default=[], type=field, metavar="NAME: VALUE", help="a field; `NAME:` takes one away")
-    to.add_argument("-d", "--data", **data, help="the request's body, `@FILE` from a file, `@-` from standard input, without line ends; makes it a POST")
-    to.add_argument("--data-binary", **data, help="the same, with its line ends")
-    to.add_argument("--data-urlencode", **data, help="the same, percent-encoded: CONTENT, NAME=CONTENT, NAME@FILE")
-    to.add_argument("--json", **data, help="the same, as JSON")
-    to.add_argument("-F", "--form", dest="form", action="append", metavar="NAME=CONTENT", help="a form's part: CONTENT, @FILE with `;type=` and `;filename=`, or <FILE")
-    to.add_argument("-G", "--get", action="store_true", help="the data goes into the URL's query")
-    to.add_argument("-T", "--upload-file", dest="upload", metavar="FILE", help="PUT this file, `-` for standard input")
-    to.add_argument("-I", "--head", dest="head", action="store_true", help="a HEAD request; shows the head alone")
-    to.add_argument("-u", "--user", metavar="NAME:PASSWORD", help="Basic authentication; without the password it is asked for")
-    to.add_argument("-A", "--user-agent", dest="agent", metavar="NAME", help="the field User-Agent")
-    to.add_argument("-e", "--referer", metavar="URL", help="the field Referer")
-    to.add_argument("-r", "--range", metavar="RANGE", help="a part of the body, such as 0-99 or -500")
-    to.add_argument("--compressed", action="store_true", help="ask for gzip or deflate, and undo it")
+    add("urls", nargs="+", metavar="URL", help="what to fetch, http:// where it has no scheme; one after the other")
+    add("-X", "--request", dest="method", type=method, metavar="METHOD", help="the request's method")
+    add("-H", "--header", dest="fields", action="append", default=[], type=field, metavar="NAME: VALUE",
+        help="a field; `NAME:` takes one away")  # fmt: skip
+    add("-d", "--data", **data,
+        help="the body of a POST, `@FILE` from a file, `@-` from standard input, without line ends")  # fmt: skip
+    add("--data-binary", **data, help="the same, with its line ends")
+    add("--data-urlencode", **data, help="the same, percent-encoded: CONTENT, NAME=CONTENT, NAME@FILE")
+    add("--json", **data, help="the same, as JSON, which is asked for too")
+    add("-F", "--form", dest="form", action="append", metavar="NAME=CONTENT",
+        help="a part of a form: CONTENT, @FILE with `;type=` and `;filename=`, or <FILE")  # fmt: skip
+    add("-G", "--get", action="store_true", help="put the data into the URL's query")
+    add("-T", "--upload-file", dest="upload", metavar="FILE", help="PUT this file, `-` for standard input")
+    add("-I", "--head", dest="head", action="store_true", help="send HEAD, and show the response's head")
+    add("-u", "--user", metavar="NAME:PASSWORD", help="Basic authentication; without the password it is asked for")
+    add("-A", "--user-agent", dest="agent", metavar="NAME", help="the field User-Agent")
+    add("-e", "--referer", metavar="URL", help="the field Referer")
+    add("-r", "--range", metavar="RANGE", help="a part of the body, such as 0-99 or -500")
+    add("--compressed", action="store_true", help="ask for gzip or deflate, and undo it")
 
 
 def _output_flags(to: Any) -> None:
-    to.add_argument("-o", "--output", dest="outputs", action="append", default=[], metavar="FILE", help="where the body goes, instead of standard output; one for each URL")
-    to.add_argument("-O", "--remote-name", dest="outputs", action="append_const", const=REMOTE_NAME, help="the same, named as in the URL")
-    to.add_argument("-R", "--remote-time", action="store_true", help="the file gets the time of Last-Modified")
-    to.add_argument("-C", "--continue-at", dest="resume", type=offset, default=False, metavar="OFFSET", help="go on with a download from there; `-` with what is missing")
-    to.add_argument("-i", "--include", dest="include", action="store_true", help="the response's head before its body")
-    to.add_argument("-v", dest="talk", action="store_true", help="both heads, on standard error")
-    to.add_argument("-s", "--silent", action="store_true", help="neither progress nor errors are shown")
-    to.add_argument("-S", "--show-error", action="store_true", help="errors are, also with -s")
-    to.add_argument("-f", "--fail", action="store_true", help="a status of 400 and above is an error: exit 22, no body")
-    to.add_argument("--trace", metavar="FILE", help="every byte both ways, `-` for standard output")
+    add = to.add_argument
+    add("-o", "--output", dest="outputs", action="append", default=[], metavar="FILE",
+        help="write the body there instead of standard output; one for each URL")  # fmt: skip
+    add("-O", "--remote-name", dest="outputs", action="append_const", const=REMOTE_NAME,
+        help="write it to a file named as in the URL")  # fmt: skip
+    add("-R", "--remote-time", action="store_true", help="give the file the time of Last-Modified")
+    add("-C", "--continue-at", dest="resume", type=offset, default=False, metavar="OFFSET",
+        help="go on with a download at this byte, `-` where it broke off")  # fmt: skip
+    add("-i", "--include", dest="include", action="store_true", help="show the response's head before its body")
+    add("-v", dest="talk", action="store_true", help="show both heads, on standard error")
+    add("-s", "--silent", action="store_true", help="show neither progress nor errors")
+    add("-S", "--show-error", action="store_true", help="show errors, also with -s")
+    add("-f", "--fail", action="store_true", help="take a status of 400 and above for an error: exit 22, no body")
+    add("--trace", metavar="FILE", help="write every byte both ways, `-` to standard output")
 
 
 def _way_flags(to: Any) -> None:
-    to.add_argument("-x", "--proxy", dest="proxy", type=proxy_url, metavar="URL", help="the proxy to go through")
-    to.add_argument("-U", "--proxy-user", metavar="NAME:PASSWORD", help="Basic authentication for it")
+    add = to.add_argument
+    add("-x", "--proxy", dest="proxy", type=proxy_url, metavar="URL", help="the proxy to go through")
+    add("-U", "--proxy-user", metavar="NAME:PASSWORD", help="Basic authentication for the proxy")
     trust_flags(to, "--cacert", "-k", "--insecure")
-    to.add_argument("-L", "--location", dest="location", action="store_true", help="follow redirects")
-    to.add_argument("--max-redirs", type=number, default=MAX_REDIRECTS, metavar="N", help=f"at most so many ({MAX_REDIRECTS})")
-    to.add_argument("--connect-timeout", type=duration, metavar="SECONDS", help=f"for the look-up, the connection and its TLS ({ClientLimits().connect:g})")
-    to.add_argument("--max-time", type=seconds, metavar="SECONDS", help="for all of one URL")
-    to.add_argument("--retry", type=number, default=0, metavar="N", help="repeat what failed in passing, after 1 s, 2 s, 4 s … or Retry-After")
+    add("-L", "--location", dest="location", action="store_true", help="follow redirects")
+    add("--max-redirs", type=number, default=MAX_REDIRECTS, metavar="N", help=f"of these at most so many ({MAX_REDIRECTS})")
+    add("--connect-timeout", type=duration, metavar="SECONDS",
+        help=f"look-up, connection and TLS handshake ({ClientLimits().connect:g})")  # fmt: skip
+    add("--max-time", type=seconds, metavar="SECONDS", help="all of one URL (any time)")
+    add("--retry", type=number, default=0, metavar="N",
+        help="repeat what failed in passing, after 1 s, 2 s, 4 s … or Retry-After (0)")  # fmt: skip
 
 
 def number(text: str) -> int:

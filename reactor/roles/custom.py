@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from handlers.script import RAISED
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
-from reactor.roles.access import Access, access_flags
-from reactor.roles.listening import Listening, is_handler, listen_flags
+from reactor.roles.access import Access
+from reactor.roles.listening import Listening, is_handler
 from reactor.roles.process import Process
-from reactor.roles.values import load
-
-
-def add_flags(to: Any) -> None:
-    listen_flags(to, "127.0.0.1:9000")
-    access_flags(to)
+from reactor.roles.values import load, raised
 
 
 class CustomGroup(Listening):
@@ -24,14 +20,19 @@ class CustomGroup(Listening):
     def __init__(self, process: Process, flags: argparse.Namespace, name: str) -> None:
         super().__init__(process, name, flags, ("127.0.0.1", 9000))
         self.access = Access(process, flags)
-        self.factory = load(name, "--role")
+        self.handler = self._made(load(name, "--role"))
 
-        if not callable(self.factory) and not is_handler(self.factory):
-            raise ConfigError(f"--role {name}: neither a handler nor what makes one")
-
-    def make_handler(self) -> Handler:
-        made = self.factory
-        handler = made() if isinstance(made, type) or not is_handler(made) else made
+    def _made(self, found: Any) -> Handler:
+        """Raises ConfigError."""
+        if not callable(found) and not is_handler(found):
+            raise ConfigError(f"--role {self.name}: neither a handler nor what makes one")
+        try:
+            handler: Handler = found() if isinstance(found, type) or not is_handler(found) else found
+        except RAISED as error:  # the user's own program
+            raise ConfigError(f"--role {self.name}: {raised(error)}") from None
         if not is_handler(handler):
             raise ConfigError(f"--role {self.name}: what it makes has no handle(exchange)")
-        return self.staged("access", self.access.around(self.scripted(handler)))
+        return handler
+
+    def make_handler(self) -> Handler:
+        return self.staged("access", self.access.around(self.scripted(self.handler)))

@@ -17,19 +17,21 @@ def limit_flags(to: Any) -> None:
     add = to.add_argument
     connections = default_connections()
     add("--max-connections", type=count, default=connections, metavar="N",
-        help=f"open at a time; the newest beyond it is answered 503 ({connections})")  # fmt: skip
-    add("--max-requests", type=count, default=DEFAULTS.requests, metavar="N", help="on one connection; 0: any number (0)")
-    add("--max-body", type=size, default=0, metavar="SIZE", help="of a request: 413 beyond it; 0: any size (0)")
+        help=f"connections at a time; the newest beyond them is answered 503 ({connections})")  # fmt: skip
+    add("--max-requests", type=count, default=DEFAULTS.requests, metavar="N",
+        help="requests on one connection; 0 is any number (0)")  # fmt: skip
+    add("--max-body", type=size, default=0, metavar="SIZE", help="of a request's body, 413 beyond it; 0 is any size (0)")
     add("--idle-timeout", type=duration, default=DEFAULTS.idle, metavar="SECONDS",
-        help=f"for which a connection is kept between requests ({DEFAULTS.idle:g})")  # fmt: skip
+        help=f"a connection unused between requests; then closed ({DEFAULTS.idle:g})")  # fmt: skip
     add("--head-timeout", type=duration, default=DEFAULTS.head, metavar="SECONDS",
-        help=f"from the first byte of a request's head to its last: 408 ({DEFAULTS.head:g})")  # fmt: skip
+        help=f"a request's head, from its first byte to its last; then 408 ({DEFAULTS.head:g})")  # fmt: skip
     add("--body-timeout", type=duration, default=DEFAULTS.body, metavar="SECONDS",
-        help=f"waited for a request's body, less what --min-rate allows for what came: 408 ({DEFAULTS.body:g})")  # fmt: skip
+        help=f"waiting for a request's body, beyond what --min-rate allows for the bytes that came; then 408 "
+        f"({DEFAULTS.body:g})")  # fmt: skip
     add("--send-timeout", type=duration, default=DEFAULTS.stalled, metavar="SECONDS",
-        help=f"over which --min-rate is measured while an answer waits for its client: reset ({DEFAULTS.stalled:g})")  # fmt: skip
+        help=f"the span over which an answer must go out at --min-rate; else reset ({DEFAULTS.stalled:g})")  # fmt: skip
     add("--min-rate", type=size, default=int(DEFAULTS.rate), metavar="SIZE",
-        help=f"bytes a second that a client sends and takes at the least; 0: one byte in a timeout ({DEFAULTS.rate:g})")  # fmt: skip
+        help=f"bytes a second that a client must send and take; 0 is one byte in a timeout ({DEFAULTS.rate:g})")  # fmt: skip
 
 
 def default_connections() -> int:

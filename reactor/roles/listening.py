@@ -14,28 +14,34 @@ from handlers.script import Script, ScriptFile
 from reactor.client import Pool
 from reactor.exchange import Handler
 from reactor.listener import Listener
-from reactor.roles.access import Access
+from reactor.roles.access import Access, access_flags
 from reactor.roles.limits import limit_flags, limits_of
 from reactor.roles.process import Group, Process
 from reactor.roles.values import address
 from reactor.server import Server
 
 
-def listen_flags(to: Any, default: str) -> None:
-    to.add_argument(
-        "--listen", action="append", type=address, metavar="HOST:PORT", help=f"may be repeated; port 0 takes a free one ({default})"
-    )
-    to.add_argument(
-        "--access-log", metavar="PATH|-|off",
-        help="`-` is standard output (the default when that is a terminal, else off); SIGUSR1 opens it again",
+def listen_flags(to: Any) -> None:
+    """The flags that all such roles have."""
+    listener = to.add_argument_group("every role that listens: its listeners, log and script")
+    listener.add_argument(
+        "--listen", action="append", type=address, metavar="HOST:PORT",
+        help="may be repeated; port 0 takes a free one (127.0.0.1, port 8000 for a server, 8080 for a proxy, 9000 else)",
     )  # fmt: skip
-    to.add_argument(
-        "--log-format", choices=("combined", "json"), default="combined", help="of the access log; json tells phases too (combined)"
-    )
-    to.add_argument(
-        "--script", metavar="FILE", help="a program of your own: request(exchange) and response(exchange); see the README"
-    )
-    limit_flags(to)
+    listener.add_argument(
+        "--access-log", metavar="PATH|-|off",
+        help="where requests are logged, `-` for standard output; SIGUSR1 opens it again (`-` on a terminal, else off)",
+    )  # fmt: skip
+    listener.add_argument(
+        "--log-format", choices=("combined", "json"), default="combined",
+        help="Apache's, or a JSON line with the time of each phase (combined)",
+    )  # fmt: skip
+    listener.add_argument(
+        "--script", metavar="FILE",
+        help="a program that looks at requests and responses, and changes or answers them; read again when it changes",
+    )  # fmt: skip
+    access_flags(to.add_argument_group("every role that listens: who may use it"))
+    limit_flags(to.add_argument_group("every role that listens: limits"))
 
 
 class Listening:

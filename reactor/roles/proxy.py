@@ -18,8 +18,8 @@ from reactor.client import Pool
 from reactor.connector import Connector
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
-from reactor.roles.access import Access, access_flags
-from reactor.roles.listening import Listening, listen_flags
+from reactor.roles.access import Access
+from reactor.roles.listening import Listening
 from reactor.roles.process import Process
 from reactor.roles.timeouts import timeout_flags, upstream_limits
 from reactor.roles.trust import client_tls, trust_flags
@@ -27,8 +27,12 @@ from reactor.roles.values import cache_rule, field_names, size
 
 
 def add_flags(to: Any) -> None:
-    listen_flags(to, "127.0.0.1:8080")
-    access_flags(to)
+    _upstream_flags(to.add_argument_group("--role proxy: where requests go"))
+    _cache_flags(to.add_argument_group("--role proxy: the cache"))
+    timeout_flags(to.add_argument_group("--role proxy: waits"))
+
+
+def _upstream_flags(to: Any) -> None:
     to.add_argument(
         "--upstream", action="append", default=[], metavar="[/PREFIX=]URL",
         help="be a reverse proxy for this origin, or for several, each beneath a prefix; without it, a forward proxy",
@@ -42,29 +46,33 @@ def add_flags(to: Any) -> None:
         "--rewrite-links", metavar="TYPES",
         help="in bodies of these media types, such as text/html,application/json, upstreams' URLs become ours",
     )  # fmt: skip
-    to.add_argument("--connect-ports", metavar="PORTS", help="where tunnels may lead: 443,9000-9100, or any (443,563)")
-    to.add_argument("--cache-size", type=size, default=256 << 20, metavar="SIZE", help="bytes, or 32M, 1G; 0 turns the cache off (256M)")
-    to.add_argument(
-        "--cache-targets", type=field_names, metavar="NAMES",
-        help="fields that say what Cache-Control says, for this cache alone, and count before it, the first of them first "
-        "(CDN-Cache-Control for a reverse proxy, none for a forward one; '' for none)",
-    )  # fmt: skip
-    to.add_argument(
-        "--cache-ranges", choices=("parts", "whole", "off"), default="parts",
-        help="a range request that nothing stored answers: goes on as it is, and the part that comes is stored (parts); "
-        "fetches the whole response, and is answered from that (whole); goes on, and nothing is stored (off)",
-    )  # fmt: skip
-    to.add_argument(
-        "--cache-rule", action="append", default=[], type=cache_rule, metavar="RULE",
-        help="'host=GLOB path=GLOB ttl=SECONDS [stale=SECONDS] [ignore=no-cache,no-store,private,set-cookie]': your own decision for "
-        "origins that say nothing, or the wrong thing; the first that matches counts",
-    )  # fmt: skip
+    to.add_argument("--connect-ports", metavar="PORTS", help="where tunnels may lead, such as 443,9000-9100, or any (443,563)")
     trust_flags(to, "--ca-file", "--insecure")
     to.add_argument(
         "--deny-private", action="store_true",
         help="connect to no loopback, private, link-local or other special address, whatever name it goes by: 403",
     )  # fmt: skip
-    timeout_flags(to)
+
+
+def _cache_flags(to: Any) -> None:
+    to.add_argument(
+        "--cache-size", type=size, default=256 << 20, metavar="SIZE", help="bytes, or 32M, 1G; 0 turns the cache off (256M)"
+    )
+    to.add_argument(
+        "--cache-rule", action="append", default=[], type=cache_rule, metavar="RULE",
+        help="'host=GLOB path=GLOB ttl=SECONDS [stale=SECONDS] [ignore=no-cache,no-store,private,set-cookie]': your own decision "
+        "for origins that say nothing, or the wrong thing; the first that matches counts",
+    )  # fmt: skip
+    to.add_argument(
+        "--cache-ranges", choices=("parts", "whole", "off"), default="parts",
+        help="of a range that nothing stored answers: `parts` passes it on and stores the part that comes, `whole` fetches the "
+        "whole response and answers from that, `off` passes it on and stores nothing (parts)",
+    )  # fmt: skip
+    to.add_argument(
+        "--cache-targets", type=field_names, metavar="NAMES",
+        help="fields that say what Cache-Control says, for this cache alone, and count before it, the first of them first; "
+        "'' for none (CDN-Cache-Control for a reverse proxy, none for a forward one)",
+    )  # fmt: skip
 
 
 CDN_TARGETS = (b"cdn-cache-control",)  # RFC 9213 section 3: for caches that act on the origin's behalf

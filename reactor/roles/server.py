@@ -14,31 +14,33 @@ from handlers.router import Misdirected, Mount, Router
 from handlers.static import INDEX, Static
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
-from reactor.roles.access import Access, access_flags
-from reactor.roles.listening import Listening, listen_flags
+from reactor.roles.access import Access
+from reactor.roles.listening import Listening
 from reactor.roles.process import Process
 from reactor.roles.sites import Site, SiteAction, checked
 from reactor.roles.values import cache_rule, file_name, load, max_age, origin, size
 
 
 def add_flags(to: Any) -> None:
-    listen_flags(to, "127.0.0.1:8000")
-    access_flags(to)
-    add = to.add_argument
-    add("--root", action=SiteAction, dest="sites", metavar="[/PATH=]DIR", help="what is served, at a path of its own or at / (.)")
+    add = to.add_argument_group("--role server: files, API routes and a cache").add_argument
+    add("--root", action=SiteAction, dest="sites", metavar="[/PATH=]DIR",
+        help="a folder to serve, at / or at a path; may be repeated (.)")  # fmt: skip
     add("--host", action=SiteAction, dest="sites", metavar="NAME[,NAME]",
-        help="the --root behind it are for these hosts alone (*.example.com: for all below); those before the first --host are "
-        "for all others, and where there are none, others are answered 421")  # fmt: skip
+        help="the --root behind it are for these hosts alone (*.example.com: for all below); those before the first --host "
+        "are for all others, and where there are none, others are answered 421")  # fmt: skip
     add("--api", action="append", default=[], metavar="MODULE:ATTRIBUTE", help="an Api of your own, beside the built-in one")
-    add("--index", action="append", type=file_name, metavar="NAME", help=f"what a directory is answered with ({', '.join(INDEX)})")
-    add("--listing", action="store_true", help="a directory without an index is listed")
-    add("--follow-symlinks", action="store_true", help="links may lead out of the root")
-    add("--dot-files", action="store_true", help="names that begin with a dot are served, and listed")
+    add("--index", action="append", type=file_name, metavar="NAME",
+        help=f"the file that a folder is answered with; may be repeated ({', '.join(INDEX)})")  # fmt: skip
+    add("--listing", action="store_true", help="list folders that have no such file")
+    add("--follow-symlinks", action="store_true", help="serve what links lead to outside of the root")
+    add("--dot-files", action="store_true", help="serve and list names that begin with a dot")
     add("--max-age", action="append", default=[], type=max_age, metavar="[GLOB=]SECONDS",
-        help="Cache-Control of files: by name (*.js=86400), or by path where the glob has a slash; the first that matches counts, "
-        "and after them the one without a glob")  # fmt: skip
-    add("--cors", action="append", type=origin, metavar="ORIGIN", help="pages of this origin may read what is answered; * for all")
-    add("--cache-size", type=size, default=0, metavar="SIZE", help="a cache before files and routes; bytes, or 32M, 1G (0: none)")
+        help="Cache-Control of files: by name (*.js=86400), or by path where the glob has a slash; the first that matches "
+        "counts, and after them the one without a glob")  # fmt: skip
+    add("--cors", action="append", type=origin, metavar="ORIGIN",
+        help="pages of this origin may read what is answered, `*` for all; may be repeated")  # fmt: skip
+    add("--cache-size", type=size, default=0, metavar="SIZE",
+        help="a cache before files and routes: bytes, or 32M, 1G; 0 is none (0)")  # fmt: skip
     add("--cache-rule", action="append", default=[], type=cache_rule, metavar="RULE", help="for that cache, as with --role proxy")
 
 

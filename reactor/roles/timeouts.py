@@ -12,11 +12,11 @@ from reactor.roles.values import duration
 DEFAULTS = ClientLimits()
 
 _FLAGS = {
-    "connect": (DEFAULTS.connect, "look-up, connection and TLS handshake of an upstream: 504"),
-    "first-byte": (DEFAULTS.first_byte, "from a request's last byte to its answer's head: 504"),
-    "between-bytes": (DEFAULTS.between_bytes, "without a byte of an answer's body that is waited for: cut off"),
-    "upstream-idle": (DEFAULTS.idle, "that a connection to an upstream is kept unused"),
-    "tunnel-idle": (IDLE, "that a tunnel or an upgraded connection stands without a byte either way"),
+    "connect": (DEFAULTS.connect, "look-up, connection and TLS handshake of an upstream; then 504"),
+    "first-byte": (DEFAULTS.first_byte, "from a request's last byte to its answer's head; then 504"),
+    "between-bytes": (DEFAULTS.between_bytes, "without a byte of an answer's body that is waited for; then cut off"),
+    "upstream-idle": (DEFAULTS.idle, "a connection to an upstream unused; then closed"),
+    "tunnel-idle": (IDLE, "a tunnel or an upgraded connection without a byte either way; then closed"),
 }
 
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def trust_flags(to: Any, ca_file: str, *insecure: str) -> None:
-    text = "the only authorities whose certificates prove a https:// origin, PEM (the system's)"
+    text = "authorities, PEM: an https:// origin must have its certificate from one of them (the system's)"
     to.add_argument(ca_file, dest="ca_file", metavar="FILE", help=text)
-    to.add_argument(*insecure, dest="insecure", action="store_true", help="VERIFY NO CERTIFICATE: anybody may be the origin")
+    to.add_argument(*insecure, dest="insecure", action="store_true", help="verify NO certificate: anybody may be the origin")
 
 
 def client_tls(flags: argparse.Namespace, needed: bool = False, exits_as_curl: bool = False) -> ClientTls | None:

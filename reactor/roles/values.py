@@ -7,9 +7,12 @@ import importlib
 import os
 import re
 import sys
+import textwrap
+import traceback
 from typing import Any, NoReturn
 
 from cache.policy import OperatorRule
+from handlers.script import RAISED
 from handlers.upstreams import Upstream
 from reactor.errors import ConfigError
 
@@ -17,8 +20,27 @@ LONGEST = 1e6  # seconds, eleven days: more than that is no deadline, and more t
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Names the value of a flag with several spellings once: `-o, --output FILE`."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, and exits with 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(add_help=False, allow_abbrev=False, formatter_class=HelpFormatter, **settings)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
@@ -140,6 +162,17 @@ def load(text: str, flag: str, kind: type | None = None) -> Any:
             found = getattr(found, name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{flag} {text}: {error}") from None
+    except RAISED as error:  # the user's own program
+        raise ConfigError(f"{flag} {text}: {raised(error)}") from None
     if kind is not None and not isinstance(found, kind):
         raise ConfigError(f"{flag} {text}: not an instance of {kind.__name__}")
     return found
+
+
+def raised(error: BaseException) -> str:
+    """What a user's program raised, in one line, with the line of that program."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    told = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) or place.filename.startswith(os.path.dirname(__file__)):
+        return told  # which says where, or it was our own call that failed
+    return f"{told} ({os.path.basename(place.filename)}, line {place.lineno})"

@@ -37,7 +37,10 @@ def test_echo() -> None:
     assert ask(builtin_api(), "POST /api/echo\n\ncaf\xc3\xa9").json["body"] == "café"
     told = ask(builtin_api(), b"POST /api/echo\n\n\xff\0").json
     assert base64.b64decode(told["body_base64"]) == b"\xff\0"
-    assert ask(builtin_api(), "DELETE /api/echo").field("Allow") == "GET, POST, HEAD, OPTIONS"
+    for method in ("PUT", "PATCH", "DELETE"):
+        told = ask(builtin_api(), f"{method} /api/echo\n\nx").json
+        assert (told["method"], told["body"]) == (method, "x")
+    assert ask(builtin_api(), "TRACE /api/echo").field("Allow") == "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 
 
 def test_delay() -> None:

@@ -16,7 +16,7 @@ from reactor.roles.values import OneLineParser
 
 
 def flags(*argv: str) -> argparse.Namespace:
-    parser = OneLineParser(add_help=False, allow_abbrev=False)
+    parser = OneLineParser()
     add_flags(parser)
     return parser.parse_intermixed_args([*argv, "http://a/"])
 
