@@ -297,8 +297,9 @@ class Caching:
     def _fetch(self, exchange: Exchange, key: bytes, entries: Sequence[Entry], verdict: Miss | Revalidate) -> None:
         request = exchange.request
         fields = request.fields.index
-        if key in self._unstorable and self._goes_alone(request, key):
-            self._fetch_alone(exchange, key, entries, verdict)
+        apart = key in self._unstorable and self._goes_alone(request, key)
+        if apart and (why := self._unstorable[key][1]) != STORABLE:
+            self.pass_on(exchange, key, verdict.fwd, watched=why == REFUSED)
             return
         ranged = b"range" in fields and type(verdict) is Miss and not self.policy.fetch_whole
         if request.method != b"GET" or ranged and not self.policy.store_partial:
@@ -306,7 +307,7 @@ class Caching:
             return
         under_way = self.fetches.get(key, ())
         waited = exchange.verdict
-        shared = waited != "alone" and not ranged and self._is_shared(request, verdict)
+        shared = not apart and waited != "alone" and not ranged and self._is_shared(request, verdict)
         exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
         if shared:
             for fetch in under_way:
@@ -318,19 +319,6 @@ class Caching:
                     return
         shared = shared and len(under_way) < FETCHES_PER_KEY and not self._asks_for_itself(request, key, verdict)
         fetch = SharedFetch(self, key, request, entries, verdict, shared, in_vain=waited in _WAITED)
-        fetch.wait_for(exchange)
-        fetch.start(exchange)
-
-    def _fetch_alone(self, exchange: Exchange, key: bytes, entries: Sequence[Entry], verdict: Miss | Revalidate) -> None:
-        """Hit-for-miss: nobody waits for it; it is stored if that came to be possible."""
-        index = exchange.request.fields.index
-        why = self._unstorable[key][1]
-        if why != STORABLE or not _OWN_CONDITIONS.isdisjoint(index) or b"range" in index:
-            self.pass_on(exchange, key, verdict.fwd, watched=why == REFUSED)
-            return
-        in_vain = exchange.verdict in _WAITED
-        exchange.verdict = "pass"
-        fetch = SharedFetch(self, key, exchange.request, entries, verdict, shared=False, in_vain=in_vain)
         fetch.wait_for(exchange)
         fetch.start(exchange)
 
