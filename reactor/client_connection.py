@@ -133,7 +133,7 @@ class ClientConnection:
 
     __slots__ = (
         "pool", "reactor", "route", "address", "stream", "parser", "state", "call", "deadline", "retires",
-        "_timer", "_attempt", "_body", "_unsent", "_chunked", "_left", "_holding", "_progress", "_interim", "_mark", "_response",
+        "_timer", "_attempt", "_body", "_unsent", "_chunked", "_left", "_held", "_holding", "_progress", "_interim", "_mark", "_response",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, call: Call) -> None:
@@ -152,6 +152,7 @@ class ClientConnection:
         self._unsent: Source | None = None  # the request's body, not sent to its end yet
         self._chunked = False
         self._left: int | None = None
+        self._held = False  # the request is not sent yet: it is when this turn's events are all handed out
         self._holding = False  # the body waits for a 100 (Continue)
         self._progress = 0
         self._interim = 0
@@ -202,10 +203,20 @@ class ClientConnection:
             # RFC 9110 section 8.6: a method that means nothing by a body says nothing of its length.
             tells = body or call.method in _WITH_CONTENT
             framing = b"Content-Length: %d\r\n\r\n" % len(body) if tells else b"\r\n"
-            stream.write(call.head + framing + body)
-            self._all_sent()
+            if self.reactor.dispatching:
+                self._held = True
+                self.reactor.call_soon(self._send, call, call.head + framing + body)
+            else:
+                self._send(call, call.head + framing + body)
         else:
             self._begin_upload(call, body)  # type: ignore[arg-type]
+
+    def _send(self, call: Call, data: bytes) -> None:
+        """A whole request; unless nobody wants its answer any more, or the connection was lost meanwhile."""
+        if self.call is call:
+            self._held = False
+            self.stream.write(data)
+            self._all_sent()
 
     def _begin_upload(self, call: Call, body: Source) -> None:
         self._unsent = body
@@ -287,6 +298,9 @@ class ClientConnection:
         if self.state != "busy":
             # RFC 9112 section 9.2: bytes that answer nothing; whose they are nobody can tell.
             self.close()
+            return
+        if self._held:
+            self._lost("answered before it was asked")
             return
         parser = self.parser
         parser.feed(data)

@@ -79,6 +79,9 @@ class Reactor:
         self._order = itertools.count()
         self._cancelled = 0
         self._stopping = False
+        # While events are handed out. What is sent then may as well wait for the turn's end, so that all sends come together:
+        # each peer is woken once, and the processor's caches are not the kernel's and the interpreter's by turns.
+        self.dispatching = False
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
         self._signals: dict[int, Callable[[], object]] = {}
         self._handlers_before: dict[int, Any] = {}
@@ -168,12 +171,14 @@ class Reactor:
         events = self._selector.select(timeout)
         self.now = self.clock()
         self.wall = self._wall_clock()
+        self.dispatching = True
         for key, mask in events:
             owner = key.data
             try:
                 owner.ready(mask)
             except Exception as error:
                 self._failed(owner, error)
+        self.dispatching = False
         soon = self._soon
         if soon:
             for _ in range(len(soon)):

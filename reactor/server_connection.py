@@ -60,8 +60,14 @@ class ServerExchange(Exchange):
             and not connection.server.stopping and len(body) <= JOIN_BODY
         ):  # fmt: skip
             self.bytes_out = size = len(body)
-            connection.stream.write((head.wire or connection._serialize(self, head, size)) + body)
-            connection._response_done()
+            data = (head.wire or connection._serialize(self, head, size)) + body
+            if connection.reactor.dispatching and not connection._corked:
+                connection.state = "sending"
+                connection._held = data
+                connection.reactor.call_soon(connection._send_held)
+            else:
+                connection.stream.write(data)
+                connection._response_done()
             return
         try:
             connection._send_response(self, head, body)
@@ -86,7 +92,7 @@ class ServerConnection:
     __slots__ = (
         "server", "reactor", "stream", "parser", "peer", "state", "deadline", "exchange",
         "_timer", "_body", "_may_continue", "_source", "_chunked", "_left", "_keep_alive", "_unsent", "_advancing",
-        "_corked", "_progress", "_judge_at", "_draining", "_file_at", "_plain", "requests_left",
+        "_corked", "_progress", "_judge_at", "_draining", "_file_at", "_plain", "_held", "requests_left",
     )  # fmt: skip
 
     exchange_type: type[ServerExchange] = ServerExchange
@@ -105,6 +111,7 @@ class ServerConnection:
         self._left: int | None = None  # bytes of the response still to come, where its length is known
         self._keep_alive = True
         self._plain = False  # the request is a GET without content on a kept HTTP/1.1 connection: nothing special about framing
+        self._held: bytes | None = None  # a whole response, sent when this turn's events are all handed out
         self._unsent: list[ServerExchange] | None = None  # answered, but not all of it is in the kernel yet
         self._advancing = False
         self._corked = False
@@ -154,6 +161,7 @@ class ServerConnection:
 
     def connection_lost(self, error: Exception | None) -> None:
         was, self.state = self.state, "closed"
+        self._held = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -500,6 +508,17 @@ class ServerConnection:
         if not self._advancing:
             self.reactor.call_soon(self._settle)
 
+    def _send_held(self) -> None:
+        """From the loop: a response that is whole, and the end of its exchange."""
+        data, self._held = self._held, None
+        if data is None:
+            return  # reset meanwhile, or sent because the handler raised
+        self._advancing = True
+        self.stream.write(data)
+        self._response_done()
+        self._advancing = False
+        self._settle()
+
     def _drop_source(self) -> None:
         file_at, self._file_at = self._file_at, None
         if file_at is not None and self.exchange is not None:
@@ -683,6 +702,7 @@ class ServerConnection:
     def _give_up(self, error: Exception) -> None:
         """500 where no head is out, else a response cut short; in any case the end of this connection."""
         self._keep_alive = False
+        self._send_held()
         exchange = self.exchange
         if exchange is None:
             self._close()
@@ -696,6 +716,7 @@ class ServerConnection:
 
     def abort(self, reason: str) -> None:
         """Reset the connection; its open exchange ends with `reason`."""
+        self._held = None
         self._drop_source()
         exchange, self.exchange = self.exchange, None
         if self.state != "upgraded":

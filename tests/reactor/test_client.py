@@ -286,6 +286,23 @@ def test_bytes_that_answer_nothing_reach_nobody(house: House, stray: bytes) -> N
     assert again.whole() == b"ok"
 
 
+def test_bytes_that_came_before_the_request_went_out_are_no_answer_to_it(house: House) -> None:
+    """Requests of one turn leave at its end; what a kept connection has to read in that turn was sent before."""
+    client = Client(house)
+    stale = client.kept()
+    house.reactor.dispatching = True
+    caller = client.call(b"POST", b"body")
+    connection = caller.call.connection
+    assert connection is not None
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+    house.reactor.dispatching = False
+    fresh = client.accept()
+    assert fresh.take_until(b"body").startswith(b"POST")
+    fresh.send(OK)
+    assert caller.whole() == b"ok"
+    assert stale.received == b""
+
+
 def test_an_idle_connection_that_ends_is_forgotten(house: House) -> None:
     client = Client(house)
     peer = client.kept()

@@ -1421,6 +1421,52 @@ def test_answers_that_were_not_taken_before_an_abort_count_as_cut(house: House) 
     assert whole == sorted(whole, reverse=True) and not whole[-1]
 
 
+def test_the_answers_of_one_turn_leave_together(house: House) -> None:
+    """Sends are at the turn's end, so that no client is woken, and its kernel's work done, between two requests."""
+    seen: list[bool] = []
+
+    def answer(exchange: Exchange) -> None:
+        seen.append(any(peer.read() for peer in peers))
+        exchange.respond(Head(200), b"ok")
+
+    served = house.serve(Handling(answer))
+    peers = [served.connect() for _ in range(3)]
+    house.turns()
+    for peer in peers:
+        peer.sock.sendall(GET)
+    house.reactor.turn(1.0)
+    assert seen == [False, False, False]
+    assert [peer.answer().body for peer in peers] == [b"ok", b"ok", b"ok"]
+
+
+@pytest.mark.parametrize("what", ["abort", "reset", "raise", "shutdown"])
+def test_what_happens_between_an_answer_and_the_turns_end(house: House, what: str) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.respond(Head(200), b"ok")
+        if what == "abort":
+            exchange.abort("changed its mind")
+        elif what == "reset":
+            exchange.connection.stream.abort()
+        elif what == "shutdown":
+            served.server.shutdown(lambda: None)
+        else:
+            raise RuntimeError("after the answer")
+
+    handling = Handling(answer)
+    served = house.serve(handling)
+    peer = served.connect()
+    peer.send(GET)
+    house.turns()
+    assert len(handling.ended) == 1
+    if what in ("abort", "reset"):
+        peer.expect_reset()
+        assert handling.last.failure is not None
+    else:
+        assert peer.answer().body == b"ok"
+        peer.expect_close()
+        assert handling.last.failure is None
+
+
 def test_an_end_is_never_told_from_within_respond(house: House) -> None:
     handling = Handling()
 
