@@ -21,10 +21,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from cache.directives import RequestControl, request_control
-from cache.entry import Entry, is_strong
+from cache.entry import NOT_STORED, Entry, is_strong
 from cache.key import SecondaryKey, secondary_key
 from cache.policy import DEFAULT_POLICY, Policy
 from reactor.http.conditional import entity_tags, if_range
+from reactor.http.fields import Fields
 from reactor.http.parser import Request
 from reactor.http.ranges import parse_range
 
@@ -129,6 +130,8 @@ Verdict = Hit | Stale | Revalidate | Miss | Pass | Unavailable
 # Looking up.
 
 _CONDITIONS: Final = frozenset((b"if-none-match", b"if-modified-since", b"range"))
+_NAMES_NOTHING: Final = frozenset((b"close", b"keep-alive", b"Keep-Alive"))  # values of Connection
+_OF_ONE_HOP: Final = NOT_STORED | {b"http2-settings"}  # RFC 7540 section 3.2.1
 _ORIGIN_CONDITIONS: Final = frozenset((b"if-match", b"if-unmodified-since"))
 
 
@@ -191,9 +194,17 @@ def _not_for_a_cache(request: Request) -> Pass | None:
     if request.length:
         # Content of a GET is no part of the key, but may change the answer (RFC 9110 section 9.3.1).
         return Pass("bypass", "the request has content", "RFC 9110 section 9.3.1")
+    connection = request.fields.index.get(b"connection")
+    if connection is not None and connection not in _NAMES_NOTHING and _takes_off(request.fields):
+        return Pass("bypass", "its Connection takes off fields that may select the response", "RFC 9110 section 7.6.1")
     if not request.fields.index.keys().isdisjoint(_ORIGIN_CONDITIONS):
         return Pass("request", "the request's precondition is for the origin to evaluate", "RFC 9111 section 4.3.2")
     return None
+
+
+def _takes_off(fields: Fields) -> bool:
+    """Whether Connection names a field that an origin would else see: what it answers without is not for who sends it."""
+    return not fields.index.keys().isdisjoint(set(fields.options(b"connection")) - _OF_ONE_HOP)
 
 
 def _before_forwarding(control: RequestControl, verdict: Verdict) -> Verdict:

@@ -128,7 +128,11 @@ def _refused_by_fields(
         location = fields.index.get(b"content-location")
         if not explicit or location is None or not same_resource(uri, location):
             return "a POST's response needs explicit freshness and its own URI as Content-Location", "RFC 9110 section 9.3.3"
-    if b"set-cookie" in fields.index and not explicit and (rule is None or "set-cookie" not in rule.ignore):
+    return refused_as_setting_a_cookie(fields, control, rule)
+
+
+def refused_as_setting_a_cookie(fields: Fields, control: ResponseControl, rule: OperatorRule | None) -> Refusal:
+    if b"set-cookie" in fields.index and not is_explicit(fields, control) and (rule is None or "set-cookie" not in rule.ignore):
         return "it sets a cookie, and does not say how long it is fresh", "RFC 9111 section 7.3"
     return None
 

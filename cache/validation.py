@@ -10,7 +10,7 @@ from cache.entry import NOT_STORED, Entry, content_length, entity_tag
 from cache.freshness import date_of
 from cache.policy import DEFAULT_POLICY, Policy
 from cache.rules import ERRORS, Revalidate, Stale, Verdict, client_tags, recency, selectable, stale_on_error
-from cache.storing import forbidden, shared_despite_authorization
+from cache.storing import forbidden, refused_as_setting_a_cookie, shared_despite_authorization
 from reactor.http.conditional import entity_tags, strong_match, weak_match
 from reactor.http.fields import Fields
 from reactor.http.parser import Request
@@ -162,6 +162,8 @@ def _freshened(
 ) -> Freshened:
     pairs = [(old, freshen(old, request, fields, request_time, response_time, policy)) for old in selected]
     answer = max((new for _, new in pairs), key=recency)
+    if not _may_stay(answer, policy):
+        answer.invalidate()  # with what the 304 said it is for who asked alone, and not for those who waited too
     return Freshened(answer, _updates(request, pairs, policy))
 
 
@@ -174,6 +176,8 @@ def _updates(request: Request, pairs: list[tuple[Entry, Entry]], policy: Policy)
 
 def _may_stay(entry: Entry, policy: Policy) -> bool:
     """Whether a response may be stored as it is now, updated."""
+    if refused_as_setting_a_cookie(entry.fields, entry.control, entry.rule) is not None:
+        return False
     return entry.vary is not None and forbidden(entry.status, entry.control, entry.rule, policy) is None
 
 

@@ -20,7 +20,7 @@ A path is compared without its query, decoded, with dot segments and empty segme
 for `/admin` cannot be spelled past a rule about `/admin`. (`path=/admin/` is a regular expression; a directory and
 what lies in it is `path=/admin/*`.) A regular expression is never tried on more than REGEX_BYTES, nor for longer than
 REGEX_SECONDS of processor time, whatever a path makes of it: beyond either, a deny rule holds, and an allow rule does not.
-Hosts are compared as what getaddrinfo would connect to: `127.1` and `[::ffff:127.0.0.1]` are 127.0.0.1.
+Hosts are compared as what would be connected to: `127.1`, `[::ffff:127.0.0.1]` and `0` are 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -400,8 +400,17 @@ def _interrupt(number: int, frame: object) -> None:
 def canonical_host(host: bytes) -> bytes:
     """A host in lower case (brackets around IPv6) as rules compare it.
 
-    Without final dots; an address in its usual spelling, and as IPv4 where it is an IPv4-mapped one.
+    Without final dots; an address in its usual spelling, as IPv4 where it is an IPv4-mapped one, and as loopback where it is
+    the unspecified one, which connect(2) takes for that.
     """
+    found = _canonical_address(host)
+    return _CONNECTED_TO.get(found, found)
+
+
+_CONNECTED_TO = {b"0.0.0.0": b"127.0.0.1", b"::": b"::1"}
+
+
+def _canonical_address(host: bytes) -> bytes:
     if host.startswith(b"["):
         return _canonical_ipv6(host[1:-1])
     host = host.rstrip(b".")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from reactor.errors import BodyCutShort
-from reactor.exchange import PULL, Body, FileSource, Source
+from reactor.exchange import PULL, Body, FileSource, Source, WrappedSource
 from reactor.loop import READ, Reactor
 from reactor.sources import ChainSource
 
@@ -161,22 +161,10 @@ class Gathering:
         self._body.on_ready = None
 
 
-class StrippedSource(Source):
+class StrippedSource(WrappedSource):
     """A body without its line ends and NULs, as curl's -d sends a file."""
 
-    __slots__ = ("_inner",)
-
-    def __init__(self, inner: Source) -> None:
-        self._inner = inner
-        super().__init__(None)
-
-    @property
-    def on_ready(self) -> Callable[[], object] | None:
-        return self._inner.on_ready
-
-    @on_ready.setter
-    def on_ready(self, callback: Callable[[], object] | None) -> None:
-        self._inner.on_ready = callback
+    __slots__ = ()
 
     def pull(self, limit: int) -> bytes | None:
         while True:

@@ -40,7 +40,9 @@ from reactor.timing import FetchTimes
 
 log = logging.getLogger("handlers.caching")
 
-HIT_FOR_MISS_SECONDS = 30.0  # how long a key that could not be stored is fetched by each for itself
+HIT_FOR_MISS_SECONDS = 30.0  # how long a key that could not be stored is fetched by each for itself, unless one can be
+# Why: the response was refused by its head, or by its size; or one has come since that is not refused.
+REFUSED, TOO_LARGE, STORABLE = "refused", "too large", "storable"
 HIT_FOR_MISS_KEYS = 4096  # remembered so; the oldest is forgotten
 VALIDATED_KEYS = 4096  # remembered as validated by a client while nothing was stored; the oldest is forgotten
 FETCHES_PER_KEY = 16  # shared fetches under way for one key (one per variant); further exchanges go on alone
@@ -48,6 +50,7 @@ FETCHES_PER_KEY = 16  # shared fetches under way for one key (one per variant); 
 # Credentials, and directives for caches: who sends these is neither answered by another's fetch, nor are others by theirs.
 _OWN_TERMS = frozenset((b"authorization", b"cache-control", b"pragma"))
 _OWN_CONDITIONS = frozenset((b"if-none-match", b"if-modified-since"))
+_TELLING = frozenset((b"cache-control", b"expires", b"etag", b"last-modified"))
 _WAITED = ("collapsed", "alone")  # verdicts of exchanges that have waited for a fetch in vain
 _FORWARDED = ("uri-miss", "vary-miss", "bypass", "request", "partial", "stale")  # RFC 9211 section 2.2, but for `method`
 
@@ -74,7 +77,8 @@ class Caching:
         self.name = name
         self.fetches: dict[bytes, list[SharedFetch]] = {}  # under way, which others may wait for
         self._apart: dict[bytes, list[SharedFetch]] = {}  # under way, which nobody else may
-        self._unstorable: dict[bytes, float] = {}  # key → until when (seconds on the reactor's clock)
+        self._unstorable: dict[bytes, tuple[float, str]] = {}  # key → until when (seconds on the reactor's clock), and why
+        self._telling = _TELLING.union(policy.targets)
         self._validated: dict[bytes, None] = {}  # keys of which the origin told a client lately that it has them already
         self._notes = {fwd: partial(self._note, forward_status(name, fwd)) for fwd in _FORWARDED}
         self._notes_in_vain = {
@@ -101,9 +105,11 @@ class Caching:
         """Answer, wait or forward, now that the stored responses are known."""
         now = exchange.reactor.wall
         if not entries and key in self._unstorable and self._goes_alone(exchange.request, key):
-            exchange.reason = "what came a moment ago could not be stored"
-            self.pass_on(exchange, key, "uri-miss")
-            return
+            why = self._unstorable[key][1]
+            if why != STORABLE:
+                exchange.reason = "what came a moment ago could not be stored"
+                self.pass_on(exchange, key, "uri-miss", watched=why == REFUSED)
+                return
         verdict = lookup(exchange.request, entries, now, self.policy)
         kind = type(verdict)
         if exchange.timing is not None:
@@ -150,7 +156,9 @@ class Caching:
 
     # To the handler.
 
-    def pass_on(self, exchange: Exchange, key: bytes, fwd: str) -> None:
+    def pass_on(self, exchange: Exchange, key: bytes, fwd: str, watched: bool = False) -> None:
+        if watched:
+            exchange.map_head(self._watch)
         if fwd == "method":
             exchange.map_head(self._note_method)
         else:
@@ -170,6 +178,17 @@ class Caching:
             status += self._head_answered(exchange, head)
         head = head.edited()
         head.fields.append_valid(b"Cache-Status: " + status, b"cache-status", status)
+        return head
+
+    def _watch(self, exchange: Exchange, head: Head) -> Head:
+        """What one client brought upon itself keeps a key out of the store no longer than until another asks."""
+        request, now = exchange.request, exchange.reactor.wall
+        key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+        until, why = self._unstorable.get(key, (0.0, ""))
+        # What tells neither a lifetime nor a validator is of no use but by a rule; it is most of what comes here.
+        if why == REFUSED and exchange.error is None and (self.policy.rules or not self._telling.isdisjoint(head.fields.index)):
+            if may_store(request, key, head.status, head.reason, head.fields, now, now, self.policy).entry is not None:
+                self._unstorable[key] = until, STORABLE
         return head
 
     def _note_method(self, exchange: Exchange, head: Head) -> Head:
@@ -279,7 +298,7 @@ class Caching:
         request = exchange.request
         fields = request.fields.index
         if key in self._unstorable and self._goes_alone(request, key):
-            self.pass_on(exchange, key, verdict.fwd)
+            self._fetch_alone(exchange, key, entries, verdict)
             return
         ranged = b"range" in fields and type(verdict) is Miss and not self.policy.fetch_whole
         if request.method != b"GET" or ranged and not self.policy.store_partial:
@@ -299,6 +318,19 @@ class Caching:
                     return
         shared = shared and len(under_way) < FETCHES_PER_KEY and not self._asks_for_itself(request, key, verdict)
         fetch = SharedFetch(self, key, request, entries, verdict, shared, in_vain=waited in _WAITED)
+        fetch.wait_for(exchange)
+        fetch.start(exchange)
+
+    def _fetch_alone(self, exchange: Exchange, key: bytes, entries: Sequence[Entry], verdict: Miss | Revalidate) -> None:
+        """Hit-for-miss: nobody waits for it; it is stored if that came to be possible."""
+        index = exchange.request.fields.index
+        why = self._unstorable[key][1]
+        if why != STORABLE or not _OWN_CONDITIONS.isdisjoint(index) or b"range" in index:
+            self.pass_on(exchange, key, verdict.fwd, watched=why == REFUSED)
+            return
+        in_vain = exchange.verdict in _WAITED
+        exchange.verdict = "pass"
+        fetch = SharedFetch(self, key, exchange.request, entries, verdict, shared=False, in_vain=in_vain)
         fetch.wait_for(exchange)
         fetch.start(exchange)
 
@@ -352,17 +384,17 @@ class Caching:
 
     def _goes_alone(self, request: Request, key: bytes) -> bool:
         """Hit-for-miss: a plain GET for what could not be stored a moment ago."""
-        if self._unstorable[key] <= self.reactor.now:
+        if self._unstorable[key][0] <= self.reactor.now:
             del self._unstorable[key]
             return False
         return request.method == b"GET" and not request.length and b"cache-control" not in request.fields.index
 
-    def mark_unstorable(self, key: bytes) -> None:
+    def mark_unstorable(self, key: bytes, refused: bool = False) -> None:
         """Hit-for-miss: for a while nobody waits for anybody else's fetch of this key."""
         self._unstorable.pop(key, None)
         if len(self._unstorable) >= HIT_FOR_MISS_KEYS:
             del self._unstorable[next(iter(self._unstorable))]
-        self._unstorable[key] = self.reactor.now + HIT_FOR_MISS_SECONDS
+        self._unstorable[key] = self.reactor.now + HIT_FOR_MISS_SECONDS, REFUSED if refused else TOO_LARGE
 
     def mark_validated(self, key: bytes) -> None:
         """The next one that asks for this key fetches it whole, whatever it has itself."""

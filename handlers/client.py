@@ -26,7 +26,7 @@ from typing import NamedTuple
 from reactor.client import Call, Pool, Via
 from reactor.client_connection import IDEMPOTENT
 from reactor.errors import BodyCutShort, ContentError, FetchFailed, ProtocolError, TimedOut, UpstreamError
-from reactor.exchange import Body, BytesSource, Source, as_source
+from reactor.exchange import Body, BytesSource, Source, WrappedSource, as_source
 from reactor.http import redirects
 from reactor.http.codings import ACCEPT_ENCODING, Decoder, decoder_for
 from reactor.http.dates import parse_date
@@ -429,27 +429,17 @@ class Transfer:
         return f"<Transfer {self.method.decode('ascii')} {self.url} {state}>"
 
 
-class TransferBody(Source):
+class TransferBody(WrappedSource):
     """The body of a transfer's response, decoded where it was coded; its end, and its close, are the transfer's."""
 
-    __slots__ = ("_transfer", "_inner", "_decoder", "_cut", "_waiting")
+    __slots__ = ("_transfer", "_decoder", "_cut", "_waiting")
 
     def __init__(self, transfer: Transfer, inner: Source, decoder: Decoder | None) -> None:
+        super().__init__(inner, inner.length if decoder is None else None)
         self._transfer: Transfer | None = transfer
-        self._inner = inner
         self._decoder = decoder
         self._cut: BodyCutShort | None = None
         self._waiting = False
-        super().__init__(inner.length if decoder is None else None)
-
-    @property
-    def on_ready(self) -> Callable[[], object] | None:
-        """The consumer's, given to the body within, so that an exception in it costs the consumer."""
-        return self._inner.on_ready
-
-    @on_ready.setter
-    def on_ready(self, callback: Callable[[], object] | None) -> None:
-        self._inner.on_ready = callback
 
     def pull(self, limit: int) -> bytes | memoryview | None:
         if self._cut is not None:

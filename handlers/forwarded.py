@@ -9,12 +9,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from reactor.errors import ConfigError
+from reactor.errors import ConfigError, ProtocolError
 from reactor.exchange import Exchange, Handler
 from reactor.http.fields import Fields
-from reactor.http.uri import MEMO_AUTHORITY_LENGTH
+from reactor.http.grammar import OWS
+from reactor.http.uri import MEMO_AUTHORITY_LENGTH, split_authority
 
 FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
+# Beside X-Forwarded-*, what applications are known to take for the client's address, or in place of the request's target.
+_CLAIMS = frozenset((b"forwarded", b"x-real-ip", b"x-original-url", b"x-rewrite-url"))
 MEMO_CLIENTS = 1024  # clients remembered as these fields tell of them; at the limit the memo starts anew
 MEMO_TRUSTED = 1024  # addresses remembered as trusted or not, likewise
 
@@ -56,10 +59,19 @@ class Trust(dict[str, bool]):
         return any(address in network for network in self.networks)
 
 
-class TrustedScheme:
-    """Takes over the scheme that a trusted client was asked with: who ends TLS before us says so in X-Forwarded-Proto.
+def is_claim(name: bytes) -> bool:
+    """Whether a field, its name in lower case, is one in which a proxy speaks of its clients.
 
-    It stands before the cache, since what is answered may name the scheme.
+    CGI and what is made after it do not tell `_` from `-` (RFC 3875 section 4.1.18).
+    """
+    name = name.replace(b"_", b"-")
+    return name.startswith(b"x-forwarded-") or name in _CLAIMS
+
+
+class TrustedTarget:
+    """Takes over the scheme and the host that a trusted client was asked with, from X-Forwarded-Proto and -Host.
+
+    It stands before the cache, since what is answered may name either: both are part of the key, then.
     """
 
     def __init__(self, handler: Handler, trust: Trust) -> None:
@@ -67,12 +79,26 @@ class TrustedScheme:
         self._trust = trust
 
     def handle(self, exchange: Exchange) -> None:
-        said = exchange.request.fields.index.get(b"x-forwarded-proto")
-        if said is not None and self._trust[exchange.peer]:
-            scheme = said.partition(b",")[0].strip(b" \t").lower()
+        index = exchange.request.fields.index
+        if self._trust[exchange.peer]:
+            scheme = _first(index.get(b"x-forwarded-proto", b"")).lower()
             if scheme in (b"http", b"https"):
                 exchange.scheme = scheme
+            host = _first(index.get(b"x-forwarded-host", b""))
+            if host and _is_host(host):
+                exchange.request.authority = host
         self._handler.handle(exchange)
+
+
+def _first(said: bytes) -> bytes:
+    return said.partition(b",")[0].strip(OWS)
+
+
+def _is_host(value: bytes) -> bool:
+    try:
+        return bool(split_authority(value)[0])
+    except ProtocolError:
+        return False
 
 
 class ForwardedFields:
@@ -87,7 +113,7 @@ class ForwardedFields:
         request = exchange.request
         client = (exchange.peer, request.authority, exchange.scheme)
         fields = request.fields
-        if not FORWARDED.isdisjoint(fields.index) and self.trust[exchange.peer]:
+        if self.trust[exchange.peer] and any(map(is_claim, fields.index)):
             return _lines(*client, fields)
         return self._clients.get(client) or self._remember(client)
 
@@ -101,9 +127,10 @@ class ForwardedFields:
 
 
 def _lines(peer: str, host: bytes, scheme: bytes, said: Fields) -> bytes:
-    """The four fields; `said` is what a trusted client said in them.
+    """The four fields; `said` is what a trusted client said of its own.
 
-    The lists (Forwarded, X-Forwarded-For) grow by this client. The other two are of the first request alone.
+    The lists (Forwarded, X-Forwarded-For) grow by this client. The other two are what TrustedTarget made of them, so that
+    no upstream is told what the cache does not know; whatever else there is goes on as it is.
     """
     address = _address(peer)
     node = b"unknown" if address is None else b'"[%b]"' % address if b":" in address else address  # RFC 7239 section 6
@@ -111,10 +138,11 @@ def _lines(peer: str, host: bytes, scheme: bytes, said: Fields) -> bytes:
     lines = [b"Forwarded: %b\r\n" % _appended(said.get(b"forwarded"), own)]
     chain = _appended(said.get(b"x-forwarded-for"), address or b"unknown")
     lines.append(b"X-Forwarded-For: %b\r\n" % chain)
-    named = said.get(b"x-forwarded-host") or host
-    if named:
-        lines.append(b"X-Forwarded-Host: %b\r\n" % named)
-    lines.append(b"X-Forwarded-Proto: %b\r\n" % (said.get(b"x-forwarded-proto") or scheme))
+    if host:
+        lines.append(b"X-Forwarded-Host: %b\r\n" % host)
+    lines.append(b"X-Forwarded-Proto: %b\r\n" % scheme)
+    more = [pair for pair in said if b"_" not in pair[0] and (name := pair[0].lower()) not in FORWARDED and is_claim(name)]
+    lines += [b"%b: %b\r\n" % pair for pair in more]
     return b"".join(lines)
 
 

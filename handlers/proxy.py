@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from handlers.forwarded import FORWARDED, ForwardedFields, Trust
+from handlers.forwarded import ForwardedFields, Trust, is_claim
 from handlers.max_forwards import answer_as_last, hops_left
 from handlers.rewrite import Rewriting
 from handlers.upstreams import SCHEMES, Upstream, Upstreams
@@ -32,6 +32,8 @@ _NOT_SENT_ON = HOP_BY_HOP | _FRAMING
 _NOT_SENT_BACK = HOP_BY_HOP | {b"content-length"}  # the connection frames a body itself
 _NOT_SENT_BACK_WITH_TRAILERS = _NOT_SENT_BACK - {b"trailer"}
 MEMO_BLOCKS = 1024  # blocks of request lines remembered as they go on; at the limit the memo starts anew
+# RFC 9110 section 12.5.5: what varies on a client's address, which its request does not tell, is `*` to everybody else.
+_OF_CLIENTS = frozenset((b"forwarded", b"x-forwarded-for"))
 _NAMES_NOTHING = frozenset((b"close", b"keep-alive", b"Keep-Alive"))  # values of Connection that name no other field
 
 
@@ -62,7 +64,6 @@ class Forwarding:
         self._via, self._via_old = b"Via: %b\r\n" % self._via_back, b"Via: %b\r\n" % self._via_back_old
         self._blocks: dict[bytes, bytes] = {}  # a block of request lines as received → as it goes on
         self._forwarded = ForwardedFields(trust)
-        self._drop = _NOT_SENT_ON if self.upstreams is None else _NOT_SENT_ON | FORWARDED
 
     def handle(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -95,7 +96,10 @@ class Forwarding:
 
     def _reverse(self, exchange: Exchange, upstreams: Upstreams) -> None:
         """Send it to the upstream that its path is for; raises ProtocolError."""
-        path = exchange.request.path
+        path, scheme = exchange.request.path, exchange.request.scheme
+        if scheme is not None and scheme != exchange.scheme:
+            # RFC 9110 section 7.4: else what the upstream says of one scheme would be stored for the other.
+            raise ProtocolError("the request target's scheme is not the one that it came by", 421)
         if path != b"*":
             upstream = upstreams.find(path)
             _Reverse(self, exchange, upstream, upstream.target(path))
@@ -141,10 +145,13 @@ class Forwarding:
 
     def _sent_on(self, lines: list[bytes], fields: Fields) -> bytes:
         """The lines that go on, each with its CRLF."""
-        drop = self._drop
+        drop = _NOT_SENT_ON
         if b"connection" in fields.index:
             drop = drop.union(fields.options(b"connection"))
-        kept = [line for line in lines if line[: line.index(b":")].lower() not in drop]
+        named = [(line[: line.index(b":")].lower(), line) for line in lines]
+        if self.upstreams is not None:
+            named = [pair for pair in named if not is_claim(pair[0])]
+        kept = [line for name, line in named if name not in drop]
         return b"\r\n".join(kept) + b"\r\n" if kept else b""
 
     def _remember(self, block: bytes, fields: Fields) -> bytes:
@@ -297,6 +304,8 @@ class _Reverse(_Forward):
             self._map_back(b"Location", head.fields)
         if b"content-location" in index:
             self._map_back(b"Content-Location", head.fields)
+        if b"vary" in index and not _OF_CLIENTS.isdisjoint(head.fields.options(b"vary")):
+            head.fields.set(b"Vary", b"*")
         rewriting = self.forwarding.rewriting
         if rewriting is not None:
             if head.status == 304:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Callable
 
 from cache.directives import response_control
 from handlers.upstreams import Upstream, Upstreams
 from reactor.errors import BodyCutShort, ConfigError
-from reactor.exchange import Body, Exchange, Head, Source, as_source
+from reactor.exchange import Body, Exchange, Head, Source, WrappedSource, as_source
 from reactor.http.conditional import entity_tags, weak_match
 from reactor.http.fields import Fields
 from reactor.http.grammar import OWS, TOKEN
@@ -206,27 +205,17 @@ class Links:
         return len(data)
 
 
-class Rewritten(Source):
+class Rewritten(WrappedSource):
     """A body with its links rewritten; owns the one it reads. Its length is not known before its end."""
 
-    __slots__ = ("_inner", "_links", "_gunzip", "_out", "_ended")
+    __slots__ = ("_links", "_gunzip", "_out", "_ended")
 
     def __init__(self, inner: Source, links: Links, gunzip: _Gunzip | None) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._links = links
         self._gunzip = gunzip
         self._out: bytes | memoryview = b""  # rewritten, but more than the last pull wanted
         self._ended = False
-        super().__init__(None)
-
-    @property
-    def on_ready(self) -> Callable[[], object] | None:
-        """The consumer's, given to the body that is read, so that an exception in it costs the consumer."""
-        return self._inner.on_ready
-
-    @on_ready.setter
-    def on_ready(self, callback: Callable[[], object] | None) -> None:
-        self._inner.on_ready = callback
 
     def pull(self, limit: int) -> bytes | memoryview | None:
         while not len(self._out):

@@ -370,7 +370,7 @@ class SharedFetch:
             writer.discard()
             writer = None
         if entry is None or writer is None:
-            self._not_stored(head, body)
+            self._not_stored(head, body, storable is None)
         elif type(body) is bytes:
             self._forget_displaced(entry)
             writer.commit()
@@ -383,7 +383,7 @@ class SharedFetch:
             self._fill.take_what_is_there()
             self._answer_readers(self._fill, head, now)
 
-    def _not_stored(self, head: Head, body: Body) -> None:
+    def _not_stored(self, head: Head, body: Body, refused: bool) -> None:
         """What may not be shared goes to who asked for it; the others go on, each for itself."""
         caching, verdict = self.caching, self.verdict
         failed = head.status >= 500
@@ -393,7 +393,7 @@ class SharedFetch:
             caching.mark_validated(self.key)
         # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
         if self.shared and not failed and not self._tainted:
-            caching.mark_unstorable(self.key)
+            caching.mark_unstorable(self.key, refused)
         self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if failed else caching.handle)
 
     def _hand_over(self, head: Head, body: Body, others_to: Callable[[Exchange], object]) -> None:

@@ -116,6 +116,24 @@ class FileSource(Source):
             self._fd = -1
 
 
+class WrappedSource(Source):
+    """A body that is made of another one. Its `on_ready` is that one's own, so that an exception there costs the consumer."""
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Source, length: int | None = None) -> None:
+        self._inner = inner
+        super().__init__(length)
+
+    @property
+    def on_ready(self) -> Callable[[], object] | None:
+        return self._inner.on_ready
+
+    @on_ready.setter
+    def on_ready(self, callback: Callable[[], object] | None) -> None:
+        self._inner.on_ready = callback
+
+
 def as_source(body: Body) -> Source:
     """The body as a Source, whichever of the two it is."""
     return body if isinstance(body, Source) else BytesSource(body)
@@ -423,29 +441,17 @@ def _end_outer(inner: Exchange) -> None:
     outer.finish(inner.failure)
 
 
-class _WatchedSource(Source):
-    """A response's body that ends its derived exchange.
+class _WatchedSource(WrappedSource):
+    """A response's body that ends its derived exchange."""
 
-    Its `on_ready` is the watched body's own, so that an exception there costs the consumer, and no cycle is made.
-    """
-
-    __slots__ = ("_exchange", "_inner", "_sent_as_file", "_waiting", "_cut")
+    __slots__ = ("_exchange", "_sent_as_file", "_waiting", "_cut")
 
     def __init__(self, exchange: DerivedExchange, inner: Source) -> None:
+        super().__init__(inner, inner.length)
         self._exchange = exchange
-        self._inner = inner
         self._sent_as_file = False
         self._waiting = False
         self._cut: str | None = None
-        super().__init__(inner.length)
-
-    @property
-    def on_ready(self) -> Callable[[], object] | None:
-        return self._inner.on_ready
-
-    @on_ready.setter
-    def on_ready(self, callback: Callable[[], object] | None) -> None:
-        self._inner.on_ready = callback
 
     def cut(self, reason: str) -> None:
         """The exchange was aborted: whoever still reads sees the body break off."""

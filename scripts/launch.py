@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-READY = re.compile(rb"^(\w+) listening on http://([0-9A-Za-z.:\[\]]+):([0-9]+)\r?$", re.MULTILINE)
+READY = re.compile(rb"^(\S+) listening on http://([0-9A-Za-z.:\[\]]+):([0-9]+)\r?$", re.MULTILINE)
 START_SECONDS = 15.0  # for every listener to say that it is ready
 STOP_SECONDS = 15.0  # from SIGTERM to the end, then it is killed
 POLL_SECONDS = 0.005

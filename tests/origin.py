@@ -20,7 +20,7 @@ from cache.entry import Entry
 from cache.policy import DEFAULT_POLICY, Policy
 from cache.stores.memory import Content, MemoryStore, Writer
 from handlers.caching import Caching
-from handlers.forwarded import Trust, network
+from handlers.forwarded import Trust, TrustedTarget, network
 from handlers.proxy import Forwarding
 from handlers.rewrite import media_types
 from handlers.tunnel import ANY_PORT, Tunnel
@@ -125,6 +125,8 @@ class Proxy:
         if store is not None:
             handler = self.caching = Caching(house.reactor, handler, store, policy)
             house.cleanups.append(store.close)
+        if trust:
+            handler = TrustedTarget(handler, trusted)
         if not reverse:
             handler = Tunnel(connector, handler, idle=60.0, ports=ANY_PORT)
         self.handling = Handling(handler.handle)

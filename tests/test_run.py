@@ -22,7 +22,7 @@ import pytest
 from handlers.access import AccessControl
 from handlers.caching import Caching
 from handlers.client_limits import ClientRate
-from handlers.forwarded import TrustedScheme
+from handlers.forwarded import TrustedTarget
 from handlers.pac import Pac
 from handlers.tunnel import Tunnel
 from handlers.users import Users, make_entry
@@ -428,7 +428,7 @@ def test_sizes(read: Read, text: str, size: int) -> None:
         ("", [Pac, Tunnel, Caching]),
         ("--cache-size 0", [Pac, Tunnel]),
         ("--upstream http://127.0.0.1:1/prefix/", [Caching]),
-        ("--upstream http://127.0.0.1:1 --trust ::1 --deny host=a", [AccessControl, TrustedScheme, Caching]),
+        ("--upstream http://127.0.0.1:1 --trust ::1 --deny host=a", [AccessControl, TrustedTarget, Caching]),
         ("--allow client=127.0.0.1 --deny all", [Pac, AccessControl, Tunnel, Caching]),
         ("--listen 0.0.0.0:0 --allow client=10.0.0.0/8", [Pac, AccessControl, Tunnel, Caching]),
         ("--listen 0.0.0.0:0 --users users --client-rate 5", [ClientRate, Pac, Users, Tunnel, Caching]),
@@ -439,7 +439,7 @@ def test_sizes(read: Read, text: str, size: int) -> None:
 def test_a_proxy_is_its_handlers_around_each_other(read: Read, argv: str, handlers: list[type]) -> None:
     handler = read("--role proxy " + argv).groups[0].make_handler()
     found = []
-    while isinstance(handler, (ClientRate, Pac, Users, AccessControl, TrustedScheme, Tunnel, Caching)):
+    while isinstance(handler, (ClientRate, Pac, Users, AccessControl, TrustedTarget, Tunnel, Caching)):
         found.append(type(handler))
         handler = handler.handler if hasattr(handler, "handler") else handler._handler
     assert found == handlers

@@ -195,13 +195,14 @@ class Fields:
         lines = self.lines  # before the index, which may become another one here
         index = self.index
         self.cut = None
-        if len(index) == len(lines):
-            # One line for each name, in the same order.
-            self._lines = [line for name, line in zip(index, lines) if name not in names]
+        if len(index) == len(lines):  # one line for each name, in the same order
+            for name in names.intersection(index):
+                del lines[list(index).index(name)]
+                del index[name]
         else:
             self._lines = [line for line in lines if line[: line.index(b":")].lower() not in names]
-        for name in names.intersection(index):
-            del index[name]
+            for name in names.intersection(index):
+                del index[name]
 
     def copy(self) -> Fields:
         """A copy whose changes do not show here."""

@@ -44,7 +44,8 @@ def body_length(fields: Fields, version: int, status: int = 0, method: bytes = b
         _check_codings(coding)  # step 4
         return CHUNKED
     if length is not None:
-        return parse_length(length)  # steps 5 and 6
+        # Steps 5 and 6. So few digits, and nothing else, need no second look.
+        return int(length) if len(length) < 16 and length.isdigit() else parse_length(length)
     return UNTIL_CLOSE if status else 0  # steps 8 and 7
 
 

@@ -97,8 +97,13 @@ class IncrementalParser:
             data, pos, left = self._data, self._pos, self._left
             if type(data) is not bytes or len(data) - pos < left:
                 return None
-            piece = data[pos : pos + left]
-            self._consume(pos + left)
+            end = pos + left
+            piece = data[pos:end]
+            if end == len(data):
+                self._data = b""
+                self._pos = self._scan = 0
+            else:
+                self._pos = end
         elif state is IncrementalParser._end:
             piece = b""
         else:

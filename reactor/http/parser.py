@@ -396,12 +396,12 @@ class ResponseParser(IncrementalParser):
         self._interim = 0
         self._after = _RESPONSE_HEAD
         self._left = self._lead = 0
-        if status == 101 or (self.method == b"CONNECT" and status < 300):
-            self._after = IncrementalParser._paused
-            self._state = IncrementalParser._end
-        elif length > 0:
+        if length > 0:
             self._left = length
             self._state = IncrementalParser._body
+        elif status == 101 or (self.method == b"CONNECT" and status < 300):
+            self._after = IncrementalParser._paused
+            self._state = IncrementalParser._end
         elif length == 0:
             self._state = IncrementalParser._end
         elif length == CHUNKED:

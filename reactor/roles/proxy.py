@@ -8,7 +8,7 @@ from typing import Any
 from cache.policy import Policy
 from cache.stores.memory import MemoryStore
 from handlers.caching import Caching
-from handlers.forwarded import Trust, TrustedScheme, network
+from handlers.forwarded import Trust, TrustedTarget, network
 from handlers.proxy import Forwarding
 from handlers.rewrite import media_types
 from handlers.tunnel import TLS_PORTS, Tunnel, connect_ports
@@ -124,5 +124,5 @@ class ProxyGroup(Listening):
         if not self.upstreams:
             handler = Tunnel(connector, handler, self.tunnel_idle, self.connect_ports)
         if self.trust.networks:
-            handler = TrustedScheme(handler, self.trust)
+            handler = TrustedTarget(handler, self.trust)
         return self.staged("access", self.access.around(self.scripted(handler)))

@@ -1336,6 +1336,7 @@ def test_that_is_remembered_for_a_while(house: House, proxy: Proxy) -> None:
     for asked in askeds:
         asked.answer(b"y", FRESH)
     assert [cached(client.answer()) for client in clients] == ["fwd=uri-miss"] * 3
+    fetch(proxy, b"x", "Cache-Control: private")
     house.pass_time(HIT_FOR_MISS_SECONDS + 0.1)
     clients = crowd(proxy, 3)
     asked = proxy.asked()
@@ -1343,6 +1344,19 @@ def test_that_is_remembered_for_a_while(house: House, proxy: Proxy) -> None:
     asked.answer(b"z", FRESH)
     assert [client.answer().body for client in clients] == [b"z"] * 3
     assert hit(proxy).body == b"z"
+
+
+def test_what_one_client_brought_upon_itself_keeps_nothing_out_of_the_store(house: House, proxy: Proxy) -> None:
+    private = "Cache-Control: private"
+    fetch(proxy, b"alice's", private, asking=("Cookie: alice",))
+    for _ in range(2):
+        fetch(proxy, b"alice's", private, asking=("Cookie: alice",))
+    fetch(proxy, b"public", FRESH)  # goes past the store, but shows that the next one need not
+    fetch(proxy, b"alice's", private, asking=("Cookie: alice",))
+    fetch(proxy, b"without", FRESH, asking=("X: 1", "Connection: X"))  # its own verdict is no other than elsewhere
+    assert len(proxy.caching.store) == 0
+    assert cached(fetch(proxy, b"public", FRESH)) == "fwd=uri-miss; stored; ttl=60"
+    assert hit(proxy).body == b"public"
 
 
 def test_not_everything_is_remembered(house: House, proxy: Proxy) -> None:
@@ -1495,6 +1509,45 @@ def test_a_304_that_brings_vary_star_still_answers_who_asked(house: House, proxy
     assert clients[0].answer().body == b"hello"
     proxy.asked().answer(b"newer", FRESH)
     assert clients[1].answer().body == b"newer"
+
+
+@pytest.mark.parametrize("word", ["private", "no-store"])
+def test_what_a_304_says_to_one_client_is_not_for_those_who_wait(house: House, proxy: Proxy, word: str) -> None:
+    stale(house, proxy, TAGGED)
+    clients = crowd(proxy, 2)
+    proxy.asked().begin(TAGGED, f"Cache-Control: {word}, max-age=60", "Set-Cookie: sid=1", status="304 Not Modified")
+    answer = clients[0].answer()
+    assert (answer.body, answer.fields[b"set-cookie"]) == (b"hello", b"sid=1")
+    asked = proxy.asked()
+    assert b"if-none-match" not in asked.fields  # nothing is stored any more
+    asked.answer(b"newer", FRESH)
+    answer = clients[1].answer()
+    assert answer.body == b"newer" and b"set-cookie" not in answer.fields
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_cookie_that_a_validation_sets_is_not_stored_by_guesswork(house: House, proxy: Proxy, method: str) -> None:
+    """RFC 9111 section 7.3: as with the response itself, where nothing says how long it is fresh."""
+    fetch(proxy, b"hello", TAGGED, "Last-Modified: Sun, 06 Nov 1994 08:00:00 GMT")
+    house.pass_time(3600.0)
+    client = proxy.connect()
+    client.send(proxy.request(method, "/", "Cache-Control: no-cache"))
+    proxy.asked().begin(TAGGED, "Set-Cookie: sid=1", status="304 Not Modified" if method == "GET" else "200 OK")
+    assert client.answer(method.encode()).fields[b"set-cookie"] == b"sid=1"
+    assert b"set-cookie" not in fetch(proxy, b"newer", FRESH).fields
+
+
+def test_a_field_taken_off_by_connection_selects_nothing(house: House, proxy: Proxy) -> None:
+    """RFC 9110 section 7.6.1: the origin answers without it, and so not for those who send it."""
+    client = proxy.ask("/", "Accept: text/html", "Connection: keep-alive, Accept")
+    asked = proxy.asked()
+    assert b"accept" not in asked.fields
+    asked.answer(b"for anything", FRESH, "Vary: Accept")
+    assert cached(client.answer()) == "fwd=bypass"
+    client = proxy.ask("/", "Accept: text/html", "TE: trailers", "Connection: TE")  # this one is nobody's loss
+    proxy.asked().answer(b"for html", FRESH, "Vary: Accept")
+    assert client.answer().body == b"for html"
+    assert hit(proxy, "/", "Accept: text/html").body == b"for html"
 
 
 def test_what_is_stale_goes_to_its_own_variant_alone(house: House, proxy: Proxy) -> None:

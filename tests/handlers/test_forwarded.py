@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from cache.stores.memory import MemoryStore
-from handlers.forwarded import Trust, TrustedScheme, _lines, network
+from handlers.forwarded import _lines, network
 from reactor.errors import ConfigError
 from reactor.http.fields import Fields
-from tests.loopback import Handling, House, housed
+from tests.loopback import House, housed
 from tests.origin import Proxy
 
 CLAIMS = (
@@ -54,7 +54,7 @@ def test_what_a_trusted_client_says_is_taken_over(house: House, trust: str) -> N
     proxy = Proxy(house, reverse=True, trust=trust)
     for _ in range(3):
         assert told(proxy, *CLAIMS) == [
-            b'Forwarded: for=192.0.2.60;proto=https, for=127.0.0.1;host="www.example";proto=http',
+            b'Forwarded: for=192.0.2.60;proto=https, for=127.0.0.1;host="public.example";proto=https',
             b"X-Forwarded-For: 203.0.113.7, 192.0.2.60, 127.0.0.1",
             b"X-Forwarded-Host: public.example",
             b"X-Forwarded-Proto: https",
@@ -103,7 +103,59 @@ def test_what_is_no_network(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-# The scheme that a client was asked with.
+def test_other_claims_and_other_spellings_of_them(house: House) -> None:
+    claims = ("X_Forwarded_For: 6.6.6.6", "X-Forwarded-Prefix: /evil", "X-Real-IP: 6.6.6.6", "X-Original-URL: /admin", "X-Kept: 1")
+    for trust, names in (("", {b"x-kept"}), ("127.0.0.1", {b"x-kept", b"x-forwarded-prefix", b"x-real-ip", b"x-original-url"})):
+        proxy = Proxy(house, reverse=True, trust=trust)
+        for _ in range(3):
+            client = proxy.ask("/", *claims)
+            asked = proxy.asked()
+            assert {name for name in asked.fields if name.startswith((b"x-", b"x_"))} - set(map(bytes.lower, SAID)) == names
+            asked.answer()
+            client.answer()
+
+
+SAID = (b"X-Forwarded-For", b"X-Forwarded-Host", b"X-Forwarded-Proto")
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded"])
+def test_what_varies_on_the_clients_address_is_nobody_elses(house: House, name: str) -> None:
+    proxy = Proxy(house, reverse=True, store=MemoryStore(1 << 20))
+    for _ in range(2):
+        client = proxy.ask("/")
+        proxy.asked().answer(b"for 127.0.0.1", "Cache-Control: max-age=9", f"Vary: Accept, {name}")
+        assert client.answer().fields[b"vary"] == b"*"
+    assert len(proxy.caching.store) == 0
+
+
+# The target that a client was asked with.
+
+
+def test_an_absolute_target_of_another_scheme_is_misdirected(house: House) -> None:
+    """RFC 9110 section 7.4: what an upstream is asked with http for is not stored as what https names."""
+    proxy = Proxy(house, reverse=True, trust="127.0.0.1", store=MemoryStore(1 << 20))
+    for said in ((), ("X-Forwarded-Proto: http",)):
+        client = proxy.connect()
+        client.send("".join(f"{line}\r\n" for line in ("GET https://h/ HTTP/1.1", "Host: h", *said, "")).encode())
+        assert client.answer().status == 421
+    proxy.not_asked()
+    client = proxy.connect()
+    client.send(b"GET https://h/ HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\n\r\n")
+    asked = proxy.asked()
+    assert asked.fields[b"x-forwarded-proto"] == b"https"
+    asked.answer(b"hi", "Cache-Control: max-age=9")
+    assert client.answer().body == b"hi"
+
+
+def test_what_is_stored_for_one_host_is_not_for_another(house: House) -> None:
+    proxy = Proxy(house, reverse=True, trust="127.0.0.1", store=MemoryStore(1 << 20))
+    for said, host in (("a.example", b"a.example"), ("b.example:8080, c", b"b.example:8080"), ("a b", None), ("user@a", None)):
+        client = proxy.ask("/", f"X-Forwarded-Host: {said}")
+        if said != "user@a":  # it says as little as what came before it
+            asked = proxy.asked()
+            assert asked.fields[b"x-forwarded-host"] == (host or proxy.authority.encode())
+            asked.answer(said.encode(), "Cache-Control: max-age=9")
+        assert client.answer().body == (said.encode() if said != "user@a" else b"a b")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +169,6 @@ def test_what_is_no_network(text: str) -> None:
 )
 def test_the_scheme_is_a_trusted_clients_to_tell(house: House, trust: str, said: str, scheme: bytes) -> None:
     proxy = Proxy(house, reverse=True, trust=trust, store=MemoryStore(1 << 20))
-    proxy.handling.answer = TrustedScheme(Handling(proxy.handling.answer), Trust([network(trust)])).handle
     client = proxy.ask("/", f"X-Forwarded-Proto: {said}")
     proxy.asked().answer(b"hi", "Cache-Control: max-age=9")
     assert client.answer().body == b"hi"
