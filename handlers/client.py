@@ -116,9 +116,9 @@ class Client:
 
         `fields` replace the default ones (User-Agent, Accept, Accept-Encoding) of the same name, None takes one away; Host may
         be given, framing may not. `body` is closed with the transfer. `redirects` are followed up to that number, None follows
-        none and gives the redirect itself. `retries` repeat requests of idempotent methods (RFC 9110 section 9.2.2) that met a passing
-        failure. `timeout` is in seconds, for all of it, the body included. `decode` undoes content codings and asks for those
-        that can be. `expect` waits for 100 (Continue) before the body; None means for large ones.
+        none and gives the redirect itself. `retries` repeat requests of idempotent methods (RFC 9110 section 9.2.2) that met a
+        passing failure. `timeout` is in seconds, for all of it, the body included. `decode` undoes content codings and asks for
+        those that can be. `expect` waits for 100 (Continue) before the body; None means for large ones.
         """
         return Transfer(
             self, method, url, on_response, on_error, fields, body, redirects, retries, timeout, decode, expect, watcher
