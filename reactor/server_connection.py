@@ -412,16 +412,16 @@ class ServerConnection:
         self.state = "sending"
         self._source, self._left = source, length
         stream = self.stream
-        stream.cork()
-        stream.write(wire)
         if file is not None and file[2] == length:
-            self._file_at = stream.sent + stream.backlog
-            stream.send_file(*file, source.intact)
+            self._file_at = stream.sent + stream.backlog + len(wire)
+            stream.send_with_file(wire, *file, source.intact)
         else:
+            stream.cork()
+            stream.write(wire)
             source.on_ready = self._source_ready
             self._pump()
-        if not self._corked:
-            stream.uncork()
+            if not self._corked:
+                stream.uncork()
         if self._file_at is not None and not stream.backlog and not self._corked:
             self._response_done()
         elif self._source is not None:

@@ -157,6 +157,25 @@ class Stream:
             self._enqueue(_FileRange(fd, offset, count, intact), count)
             self._flush_now()
 
+    def send_with_file(self, head: bytes, fd: int, offset: int, count: int, intact: Callable[[], bool] | None = None) -> None:
+        """`write` and `send_file` as one: the head leaves in front of the file's first bytes."""
+        if self._queue is None and self.state == "open" and not self._corked and count:
+            try:
+                sent = self.sock.send(head, socket.MSG_MORE)  # type: ignore[union-attr]
+            except OSError:
+                sent = 0  # what is wrong shows again below
+            self.sent += sent
+            if sent < len(head):
+                self._enqueue(memoryview(head)[sent:], len(head) - sent)
+            self._enqueue(_FileRange(fd, offset, count, intact), count)
+            self._push()
+        else:
+            was_corked, self._corked = self._corked, True
+            self.write(head)
+            self.send_file(fd, offset, count, intact)
+            self._corked = was_corked
+            self._flush_now()
+
     def cork(self) -> None:
         """Hold back writes until `uncork`, or until the high mark, so that they leave together."""
         self._corked = True

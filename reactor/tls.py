@@ -209,6 +209,14 @@ class TlsStream:
             self._enqueue(_FileRange(fd, offset, count, intact), count)
             self._flush_now()
 
+    def send_with_file(self, head: bytes, fd: int, offset: int, count: int, intact: Callable[[], bool] | None = None) -> None:
+        """`write` and `send_file` as one."""
+        was_corked, self._corked = self._corked, True
+        self.write(head)
+        self.send_file(fd, offset, count, intact)
+        self._corked = was_corked
+        self._flush_now()
+
     def taken(self) -> int:
         """Bytes that have reached the peer's kernel, encryption included."""
         return self._raw.taken() if self._raw is not None else 0
