@@ -517,3 +517,66 @@ def test_a_remembered_head_is_not_read_again(make, most):
 def test_pipelined_requests_in_one_piece_take_steps_in_proportion():
     kinds(fed(GET * 10))
     assert calls_for(fed(GET * 800)) < 1.3 * 8 * calls_for(fed(GET * 100))
+
+
+# The short ways of those who drive a parser.
+
+
+def asking(*lines: bytes) -> Request:
+    """A request with these field lines; met often enough to be known by its block."""
+    reader = RequestParser()
+    for _ in range(4):
+        reader.feed(b"\r\n".join([b"GET / HTTP/1.1", b"Host: a", *lines]) + b"\r\n\r\n")
+        request = reader.next_event()
+        assert isinstance(request, Request)
+        reader.skip_end()
+    return request
+
+
+@pytest.mark.parametrize("line", [b"Range: bytes=0-1", b"If-None-Match: *", b"Cache-Control: no-cache", b"Pragma: no-cache"])
+def test_terms_are_told_whether_or_not_the_block_is_known(line: bytes) -> None:
+    plain, special = asking(b"Accept: */*", b"Cookie: a=b"), asking(b"Accept: */*", b"Cookie: a=b", line)
+    assert plain.fields.cut is not None and not plain.fields.states_terms() and special.fields.states_terms()
+    fresh = Request(b"GET", b"/", 11, special.fields.copy(), None, b"a", b"/")
+    fresh.fields.remove(line.partition(b":")[0].lower())
+    assert not fresh.fields.states_terms() and special.fields.states_terms()
+    fresh.fields.add(*line.split(b": "))
+    assert fresh.fields.states_terms(), "what is known of a block ends where its lines are changed"
+
+
+def test_an_end_is_skipped_only_where_one_comes_next() -> None:
+    reader = RequestParser()
+    reader.skip_end()
+    reader.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nokGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert isinstance(reader.next_event(), Request)
+    reader.skip_end()
+    body = reader.next_event()
+    assert isinstance(body, Data) and body.data == b"ok"
+    reader.skip_end()
+    assert isinstance(reader.next_event(), Request)
+    assert isinstance(reader.next_event(), EndOfMessage)
+    assert reader.next_event() is NEED_DATA
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "whole", "rest"),
+    [
+        (b"GET", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok", b""),
+        (b"GET", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP", b"ok", b"HTTP"),
+        (b"GET", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", None, None),
+        (b"GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", None, None),
+        (b"GET", b"HTTP/1.1 200 OK\r\n\r\nok", None, None),
+        (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"", b""),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"", b""),
+    ],
+)
+def test_a_body_is_taken_whole_only_where_it_is(method: bytes, answer: bytes, whole: bytes | None, rest: bytes | None) -> None:
+    reader = ResponseParser(method)
+    reader.feed(answer)
+    assert isinstance(reader.next_event(), Response)
+    assert reader.take_whole() == whole
+    if rest is not None:
+        assert reader.buffered == len(rest)
+        assert reader.take_whole() is None, "between two messages there is none"
+    else:
+        assert not isinstance(reader.next_event(), Response), "the events are still to come"

@@ -18,6 +18,7 @@ def test_status_line():
     assert status_line(200) == b"HTTP/1.1 200 OK\r\n"
     assert status_line(200, b"") == b"HTTP/1.1 200 \r\n"
     assert status_line(299) == b"HTTP/1.1 299 \r\n"
+    assert (status_line(100, b""), status_line(999)) == (b"HTTP/1.1 100 \r\n", b"HTTP/1.1 999 \r\n")
     assert status_line(404, b"Tr\xe8s absent") == b"HTTP/1.1 404 Tr\xe8s absent\r\n"
     assert REASONS[413] == b"Content Too Large"
 
