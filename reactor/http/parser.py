@@ -35,6 +35,7 @@ MEMO_BLOCKS = 2048  # at the limit the memo starts anew
 MEMO_BLOCK_LENGTH = 2048  # bytes
 MEMO_BLOCK_LINES = 32  # so that all of them take some 10 MB at the very most; with Cookie and Referer within LIMITS.fields
 MEMO_HEAD_LENGTH = 8192  # bytes; within LIMITS.start_line and .field_line, so that no limit needs another look
+SHORT_BLOCK_LENGTH = 100  # bytes; looked up as it is first, since one so short hardly has a Cookie
 WHOLE_BUFFER_LENGTH = 2048  # bytes; up to here all that was fed is taken for one head before its end is looked for
 Known = tuple[bytes | None, bool, dict[bytes, bytes], bytes, int, bool, bool, bytes | None]
 _known_blocks: dict[bytes, Known] = {}
@@ -86,12 +87,13 @@ class RequestParser(IncrementalParser):
         known: Any = self._last
         cookie = referer = None
         if block != known[0]:
-            block, cookie, referer = _cut_out(block)
-            if block != known[0]:
-                known = _known_blocks.get(block)
-                if known is None:
+            found = _known_blocks.get(block) if len(block) <= SHORT_BLOCK_LENGTH else None
+            if found is None:
+                block, cookie, referer = _cut_out(block)
+                found = known if block == known[0] else _known_blocks.get(block)
+                if found is None:
                     return self._head()
-                self._last = known
+            self._last = known = found
         if not self.limits.remembers:
             return self._head()
         request = _new(Request)
