@@ -114,7 +114,7 @@ class Download:
             if not special:
                 self._settle(file.fileno(), before)
                 file.seek(self.kept)
-        except BaseException:
+        except BaseException:  # KeyboardInterrupt too: nobody else knows of the file
             file.close()
             raise
         self._file, self.size = file, self.kept

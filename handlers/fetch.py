@@ -265,7 +265,7 @@ def fetch(
     session = Session(proxy, limits, ca_file, insecure)
     try:
         response = session.fetch(url, method, **options)
-    except BaseException:
+    except BaseException:  # KeyboardInterrupt too: nobody else knows of the session
         session.close()
         raise
     response._own_session = True

@@ -6,6 +6,7 @@ argv → configuration → handlers on one loop. The groups themselves are in `r
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -14,13 +15,8 @@ from typing import Any, NamedTuple
 
 from reactor import __version__
 from reactor.errors import ConfigError
-from reactor.roles import client, proxy, server
-from reactor.roles.client import ClientGroup
-from reactor.roles.custom import CustomGroup
 from reactor.roles.listening import listen_flags
 from reactor.roles.process import GRACE, Group, Process
-from reactor.roles.proxy import ProxyGroup
-from reactor.roles.server import ServerGroup
 from reactor.roles.values import DOTTED_NAME, OneLineParser, seconds
 
 EXAMPLES = """\
@@ -72,11 +68,16 @@ def _split_groups(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, list[
 
 
 class Role(NamedTuple):
-    """What a name behind --role stands for."""
+    """What a name behind --role stands for; its module is loaded where it is asked for, since most runs have one role."""
 
-    build: Callable[[Process, argparse.Namespace, str], Group]
-    add_flags: Callable[[Any], None] | None = None  # its own, besides those of every role that listens
+    module: str
+    group: str
     listens: bool = True
+
+    @property
+    def add_flags(self) -> Callable[[Any], None] | None:
+        """Its own flags, besides those of every role that listens."""
+        return getattr(importlib.import_module(self.module), "add_flags", None)
 
     def fill(self, parser: argparse.ArgumentParser) -> None:
         if self.add_flags is not None:
@@ -84,13 +85,18 @@ class Role(NamedTuple):
         if self.listens:
             listen_flags(parser)
 
+    def build(self, process: Process, flags: argparse.Namespace, name: str) -> Group:
+        """Raises ConfigError."""
+        made: Group = getattr(importlib.import_module(self.module), self.group)(process, flags, name)
+        return made
+
 
 ROLES: dict[str, Role] = {
-    "server": Role(ServerGroup, server.add_flags),
-    "proxy": Role(ProxyGroup, proxy.add_flags),
-    "client": Role(ClientGroup, client.add_flags, listens=False),
+    "server": Role("reactor.roles.server", "ServerGroup"),
+    "proxy": Role("reactor.roles.proxy", "ProxyGroup"),
+    "client": Role("reactor.roles.client", "ClientGroup", listens=False),
 }
-CUSTOM = Role(CustomGroup)
+CUSTOM = Role("reactor.roles.custom", "CustomGroup")
 
 
 def _help(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@
     idle, head   what the parser refuses                 → closing    (4xx or 5xx, then close)
     head         the head's deadline                     → closing    (408)
     idle         its deadline, end of input, shutdown    → closing
-    handling     respond()                               → sending    (and on at once, where all of it is there)
+    handling     respond()                               → sending    (where all of it is there: on at the turn's end)
     handling     upgrade()                               → upgraded   (the stream has a new owner)
     sending      the last byte handed to the stream      → idle, draining (request body still coming) or closing
     sending      the body breaks off                     → closing, or closed by a reset where only the close frames it

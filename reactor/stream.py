@@ -159,7 +159,7 @@ class Stream:
 
     def send_with_file(self, head: bytes, fd: int, offset: int, count: int, intact: Callable[[], bool] | None = None) -> None:
         """`write` and `send_file` as one: the head leaves in front of the file's first bytes."""
-        if self._queue is None and self.state == "open" and not self._corked and count:
+        if self._queue is None and self.state == "open" and not self._corked and not self._shut and count:
             try:
                 sent = self.sock.send(head, socket.MSG_MORE)  # type: ignore[union-attr]
             except OSError:

@@ -65,7 +65,8 @@ class RequestParser(IncrementalParser):
     def next_event(self) -> Event:
         """The next event, or NEED_DATA; raises ProtocolError.
 
-        Here a head is read by what is remembered of others. Whatever is not as usual, or in doubt, is left to `_head`.
+        Here a head is read by what is remembered of others. Whatever is not as usual, or in doubt, is left to `_head`. It is
+        one function though it is long: on the way of every request, calls would cost a good part of what remembering saves.
         """
         state, data = self._state, self._data
         if state is not _REQUEST_HEAD or type(data) is not bytes or not data:

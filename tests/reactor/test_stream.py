@@ -548,6 +548,27 @@ def test_a_file_is_sent_between_its_neighbours(scene: Scene, file: int) -> None:
     assert scene.told() == ["resume", "drained"]
 
 
+@pytest.mark.parametrize("size", [0, 100, len(MUCH)])
+@pytest.mark.parametrize("before", ["nothing", "a cork", "what the kernel did not take"])
+def test_a_head_and_its_file_as_one(scene: Scene, file: int, size: int, before: str) -> None:
+    if before == "a cork":
+        scene.stream.cork()
+    elif before != "nothing":
+        scene.quietly(scene.stream.write, MUCH)
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, size)
+    scene.quietly(scene.stream.write, b",after")
+    scene.stream.uncork()
+    sent_before = b"" if before in ("nothing", "a cork") else MUCH
+    assert scene.read() == sent_before + b"head," + MUCH[:size] + b",after"
+    assert scene.stream.backlog == 0
+
+
+def test_a_head_and_its_file_after_the_write_side_was_shut_are_dropped(scene: Scene, file: int) -> None:
+    scene.stream.shutdown_write()
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 100)
+    assert (scene.read(), scene.stream.state, scene.told()) == (b"", "open", [])
+
+
 def test_a_head_leaves_with_the_first_bytes_of_its_file(scene: Scene, file: int) -> None:
     scene.stream.cork()
     scene.stream.write(b"head,")

@@ -280,6 +280,13 @@ def test_a_file_is_sent_between_its_neighbours(scene: Scene, file: int) -> None:
     assert scene.told()[-1] == "drained"
 
 
+@pytest.mark.parametrize("size", [0, 100, len(MUCH)])
+def test_a_head_and_its_file_as_one(scene: Scene, file: int, size: int) -> None:
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, size)
+    expected = b"head," + MUCH[:size]
+    assert scene.peer.take(len(expected)) == expected
+
+
 def test_a_file_that_becomes_shorter_is_seen_cut_short(scene: Scene, file: int) -> None:
     scene.quietly(scene.stream.send_file, file, 0, len(MUCH))
     os.ftruncate(file, 1_000_000)
