@@ -1,7 +1,8 @@
 """The event loop: a selector, a queue of calls for the end of this turn, a heap of timers, signals.
 
 One turn: select, read both clocks, hand each ready socket to its owner, run the calls that were queued (those that
-they queue wait for the next turn), run the timers that are due. Nothing here knows HTTP.
+they queue wait for the next turn), run the timers that are due. Nothing here knows HTTP. Whoever has something to send
+while sockets are handed out (`dispatching`) may queue that too, so that the turn's sends come together.
 """
 
 from __future__ import annotations

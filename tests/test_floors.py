@@ -32,6 +32,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/server.py",
         "reactor/server_connection.py",
         "reactor/request_body.py",
+        "reactor/response_body.py",
         "reactor/timed_connection.py",
         "reactor/client.py",
         "reactor/client_connection.py",
