@@ -78,7 +78,8 @@ class Caching:
         self.fetches: dict[bytes, list[SharedFetch]] = {}  # under way, which others may wait for
         self._apart: dict[bytes, list[SharedFetch]] = {}  # under way, which nobody else may
         self._unstorable: dict[bytes, tuple[float, str]] = {}  # key → until when (seconds on the reactor's clock), and why
-        self._telling = _TELLING.union(policy.targets)
+        self._targets = frozenset(policy.targets)
+        self._telling = _TELLING | self._targets
         self._validated: dict[bytes, None] = {}  # keys of which the origin told a client lately that it has them already
         self._notes = {fwd: partial(self._note, forward_status(name, fwd)) for fwd in _FORWARDED}
         self._notes_in_vain = {
@@ -182,13 +183,20 @@ class Caching:
 
     def _watch(self, exchange: Exchange, head: Head) -> Head:
         """What one client brought upon itself keeps a key out of the store no longer than until another asks."""
+        index = head.fields.index
+        # By no rule, what tells neither a lifetime nor a validator is of no use, and what says no-store is not asked further;
+        # that is most of what comes here.
+        if exchange.error is not None or not self.policy.rules and (
+            self._telling.isdisjoint(index) or (b"no-store" in index.get(b"cache-control", b"") and self._targets.isdisjoint(index))
+        ):
+            return head
         request, now = exchange.request, exchange.reactor.wall
         key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
         until, why = self._unstorable.get(key, (0.0, ""))
-        # What tells neither a lifetime nor a validator is of no use but by a rule; it is most of what comes here.
-        if why == REFUSED and exchange.error is None and (self.policy.rules or not self._telling.isdisjoint(head.fields.index)):
-            if may_store(request, key, head.status, head.reason, head.fields, now, now, self.policy).entry is not None:
-                self._unstorable[key] = until, STORABLE
+        if why == REFUSED and (
+            may_store(request, key, head.status, head.reason, head.fields, now, now, self.policy).entry is not None
+        ):
+            self._unstorable[key] = until, STORABLE
         return head
 
     def _note_method(self, exchange: Exchange, head: Head) -> Head:

@@ -139,7 +139,9 @@ class ClientConnection:
         if self.call is call:
             self._held = False
             self.stream.write(data)
-            self._all_sent()
+            self._deadline_at_most(self.pool.limits.first_byte)
+            if self.stream.backlog:
+                self._watch_progress()
 
     def _begin_upload(self, call: Call, body: Source) -> None:
         self._unsent = body

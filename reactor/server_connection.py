@@ -42,6 +42,8 @@ JOIN_BODY = 32 * 1024  # bytes: a body up to this is copied behind its head and 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NEVER = float("inf")
 _BODYLESS = frozenset((204, 304))  # whatever the method (RFC 9110 sections 15.3.5 and 15.4.5)
+_FRAMING_BUT_LENGTH = frozenset((b"connection", b"transfer-encoding"))  # what the connection alone knows
+_FRAMING = _FRAMING_BUT_LENGTH | {b"content-length"}
 BODY_TOO_LARGE = ("the request's body is larger than this server takes", 413)
 
 
@@ -110,7 +112,7 @@ class ServerConnection:
         self._chunked = False
         self._left: int | None = None  # bytes of the response still to come, where its length is known
         self._keep_alive = True
-        self._plain = False  # the request is a GET without content on a kept HTTP/1.1 connection: nothing special about framing
+        self._plain = False  # the request is a GET without content or Upgrade on a kept HTTP/1.1 connection: framing is as usual
         self._held: bytes | None = None  # a whole response, sent when this turn's events are all handed out
         self._unsent: list[ServerExchange] | None = None  # answered, but not all of it is in the kernel yet
         self._advancing = False
@@ -233,7 +235,7 @@ class ServerConnection:
         if request.length == 0:
             parser.skip_end()
             body: Body = b""
-            self._plain = keep_alive and request.version == 11 and request.method == b"GET"
+            self._plain = keep_alive and request.version == 11 and request.method == b"GET" and request.upgrade is None
         else:
             body = self._begin_body(request)
             self._plain = False
@@ -378,23 +380,22 @@ class ServerConnection:
         """The head with the framing and connection fields that only the connection knows."""
         fields = head.fields
         index = fields.index
-        if b"connection" in index or b"transfer-encoding" in index or (length is not None and b"content-length" in index):
+        if not _FRAMING.isdisjoint(index):
             fields = fields.copy()
-            fields.remove(b"connection", b"transfer-encoding")
-            if length is not None:
-                fields.remove(b"content-length")
-        end = b"\r\n"
+            fields.drop(_FRAMING if length is not None else _FRAMING_BUT_LENGTH)
         if not self._keep_alive:
             end = b"Connection: close\r\n\r\n"
         elif exchange.request.version < 11:
             end = b"Connection: keep-alive\r\n\r\n"
+        else:
+            end = b"\r\n"
         if chunked:
             end = b"Transfer-Encoding: chunked\r\n" + end
         elif length is not None:
             end = b"Content-Length: %d\r\n%b" % (length, end)
         if b"date" not in index:  # RFC 9110 section 6.6.1
             end = b"Date: %b\r\n%b" % (format_date(self.reactor.wall), end)
-        return status_line(head.status, head.reason) + fields.wire() + end
+        return b"%b%b%b" % (status_line(head.status, head.reason), fields.wire(), end)
 
     def _send_source(self, exchange: ServerExchange, head: Head, source: Source, wire: bytes | None) -> None:
         length = source.length
@@ -513,11 +514,22 @@ class ServerConnection:
         data, self._held = self._held, None
         if data is None:
             return  # reset meanwhile, or sent because the handler raised
-        self._advancing = True
-        self.stream.write(data)
-        self._response_done()
-        self._advancing = False
-        self._settle()
+        stream, exchange = self.stream, self.exchange
+        stream.write(data)
+        if not self._keep_alive or self._unsent is not None or stream.backlog or stream.state != "open":
+            self._advancing = True
+            self._response_done()
+            self._advancing = False
+            self._settle()
+            return
+        # What those would do where nothing is left to be done.
+        self.exchange = None
+        self.state = "idle"
+        exchange.finish()  # type: ignore[union-attr]
+        if self.parser._data or stream.at_eof or not stream.reading or self.server.stopping:
+            self._settle()
+        else:
+            self.deadline = self.reactor.now + self.server.limits.idle
 
     def _drop_source(self) -> None:
         file_at, self._file_at = self._file_at, None

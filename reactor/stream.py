@@ -318,8 +318,29 @@ class Stream:
         if mask != READ and self._queue is not None and mask & WRITE:
             self._push()
             self._tell_progress()
-        if mask & READ and self._mask & READ:
-            self._read()
+        if not mask & READ or not self._mask & READ:
+            return
+        try:
+            data = self.sock.recv(self._read_size)  # type: ignore[union-attr]
+        except _BUSY:
+            return
+        except OSError as error:
+            self._close_socket(error if self.state != "lingering" else None)
+            return
+        if self.state != "open":
+            self._discard(len(data))
+        elif data:
+            size = len(data)
+            self.received += size
+            if size < FIRST_READ:
+                self._read_size = FIRST_READ
+            elif size == self._read_size:
+                self._read_size = LARGE_READ
+            self.owner.data_received(data)  # type: ignore[union-attr]
+        else:
+            self.at_eof = True
+            self._update_mask()
+            self.owner.eof_received()  # type: ignore[union-attr]
 
     def _tell_progress(self) -> None:
         owner = self.owner
@@ -336,30 +357,6 @@ class Stream:
         elif self._above_high and self.backlog <= LOW_WATER:
             self._above_high = False
             owner.resume_writing()
-
-    def _read(self) -> None:
-        try:
-            data = self.sock.recv(self._read_size)  # type: ignore[union-attr]
-        except _BUSY:
-            return
-        except OSError as error:
-            self._close_socket(error if self.state != "lingering" else None)
-            return
-        if self.state != "open":
-            self._discard(len(data))
-            return
-        if data:
-            size = len(data)
-            self.received += size
-            if size == self._read_size:
-                self._read_size = LARGE_READ
-            elif size < FIRST_READ:
-                self._read_size = FIRST_READ
-            self.owner.data_received(data)  # type: ignore[union-attr]
-        else:
-            self.at_eof = True
-            self._update_mask()
-            self.owner.eof_received()  # type: ignore[union-attr]
 
     def _discard(self, size: int) -> None:
         self._linger_left -= size

@@ -119,7 +119,7 @@ class IncrementalParser:
     @property
     def between_messages(self) -> bool:
         """Nothing of a message has been read yet, but perhaps an empty line before it."""
-        return self._state is type(self)._head and not self.buffered
+        return self._state is type(self)._head and not self._data
 
     def detach(self) -> bytes:
         """Give up parsing: the bytes left over, for whoever speaks on this connection from now on."""
