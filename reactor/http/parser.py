@@ -235,20 +235,18 @@ def _cut_out(block: bytes) -> tuple[bytes, bytes | None, bytes | None]:
     behind an empty line, or before half of one, would come to stand in the head.
     """
     cookie = referer = None
-    at = block.rfind(b"\r\nCookie: ")
-    if at >= 0:
-        stop = block.find(CRLF, at + 10, -2)
-        cookie = block[at + 10 : stop]
-        if stop < 0 or cookie.translate(FIELD_TABLE) != cookie or cookie.strip(OWS) != cookie:
+    before, found, rest = block.rpartition(b"\r\nCookie: ")
+    if found:
+        cookie, _, rest = rest.partition(CRLF)
+        if not rest or cookie.translate(FIELD_TABLE).strip(OWS) != cookie:
             return _ODD
-        block = block[:at] + block[stop:]
-    at = block.find(b"\r\nReferer: ")
-    if at >= 0:
-        stop = block.find(CRLF, at + 11, -2)
-        referer = block[at + 11 : stop]
-        if stop < 0 or referer.translate(FIELD_TABLE) != referer or referer.strip(OWS) != referer:
+        block = b"%b\r\n%b" % (before, rest)
+    before, found, rest = block.rpartition(b"\r\nReferer: ")
+    if found:
+        referer, _, rest = rest.partition(CRLF)
+        if not rest or referer.translate(FIELD_TABLE).strip(OWS) != referer:
             return _ODD
-        block = block[:at] + block[stop:]
+        block = b"%b\r\n%b" % (before, rest)
     return block, cookie, referer
 
 
