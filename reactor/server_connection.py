@@ -411,22 +411,32 @@ class ServerConnection:
             wire = self._serialize(exchange, head, length, self._chunked)
         file = source.as_file() if length is not None else None
         self.state = "sending"
+        if file is not None and file[2] == length:
+            self._send_file(exchange, wire, source, *file)
+            return
         self._source, self._left = source, length
         stream = self.stream
-        if file is not None and file[2] == length:
-            self._file_at = stream.sent + stream.backlog + len(wire)
-            stream.send_with_file(wire, *file, source.intact)
-        else:
-            stream.cork()
-            stream.write(wire)
-            source.on_ready = self._source_ready
-            self._pump()
-            if not self._corked:
-                stream.uncork()
-        if self._file_at is not None and not stream.backlog and not self._corked:
-            self._response_done()
-        elif self._source is not None:
+        stream.cork()
+        stream.write(wire)
+        source.on_ready = self._source_ready
+        self._pump()
+        if not self._corked:
+            stream.uncork()
+        if self._source is not None:
             self._watch_progress()
+
+    def _send_file(self, exchange: ServerExchange, wire: bytes, source: Source, fd: int, offset: int, count: int) -> None:
+        """The whole body is a range of a file: the kernel sends it."""
+        stream = self.stream
+        file_at = stream.sent + stream.backlog + len(wire)
+        stream.send_with_file(wire, fd, offset, count, source.intact)
+        if stream.backlog or self._corked or stream.state != "open":
+            self._source, self._left, self._file_at = source, count, file_at
+            self._watch_progress()
+        else:
+            exchange.bytes_out = count
+            source.close()
+            self._response_done()
 
     def _source_ready(self) -> None:
         if self._source is not None:

@@ -55,12 +55,12 @@ class StreamOwner(Protocol):
 class _FileRange:
     __slots__ = ("fd", "offset", "count", "_intact", "_begun")
 
-    def __init__(self, fd: int, offset: int, count: int, intact: Callable[[], bool] | None) -> None:
+    def __init__(self, fd: int, offset: int, count: int, intact: Callable[[], bool] | None, begun: bool = False) -> None:
         self.fd = fd
         self.offset = offset
         self.count = count
         self._intact = intact
-        self._begun = False
+        self._begun = begun  # some of it was sent
 
     def check(self, most: int) -> None:
         """Before up to `most` bytes are sent: not the last of a file that has changed since the first were. Raises BodyCutShort."""
@@ -160,15 +160,23 @@ class Stream:
     def send_with_file(self, head: bytes, fd: int, offset: int, count: int, intact: Callable[[], bool] | None = None) -> None:
         """`write` and `send_file` as one: the head leaves in front of the file's first bytes."""
         if self._queue is None and self.state == "open" and not self._corked and not self._shut and count:
+            sock, sent, moved = self.sock, 0, 0
             try:
-                sent = self.sock.send(head, socket.MSG_MORE)  # type: ignore[union-attr]
+                sent = sock.send(head, socket.MSG_MORE)  # type: ignore[union-attr]
+                if sent == len(head):
+                    moved = os.sendfile(sock.fileno(), fd, offset, min(count, TURN_BYTES))  # type: ignore[union-attr]
             except OSError:
-                sent = 0  # what is wrong shows again below
-            self.sent += sent
+                pass  # what is wrong shows again below
+            self.sent += sent + moved
+            if moved == count:
+                return
             if sent < len(head):
                 self._enqueue(memoryview(head)[sent:], len(head) - sent)
-            self._enqueue(_FileRange(fd, offset, count, intact), count)
-            self._push()
+            self._enqueue(_FileRange(fd, offset + moved, count - moved, intact, moved > 0), count - moved)
+            if moved:  # the turn's share is used up, or the kernel is full
+                self._update_mask()
+            else:
+                self._push()
         else:
             was_corked, self._corked = self._corked, True
             self.write(head)
