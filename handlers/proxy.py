@@ -104,7 +104,9 @@ class Forwarding:
         if scheme is not None and scheme != exchange.scheme:
             # RFC 9110 section 7.4: else what the upstream says of one scheme would be stored for the other.
             raise ProtocolError("the request target's scheme is not the one that it came by", 421)
-        if path != b"*":
+        if upstreams.plain is not None and path.startswith(b"/"):
+            self._way(self, exchange, upstreams.plain, path)
+        elif path != b"*":
             upstream = upstreams.find(path)
             self._way(self, exchange, upstream, upstream.target(path))
         elif (only := upstreams.for_asterisk()) is not None:

@@ -83,6 +83,8 @@ class Upstreams:
             if places.count(at) > 1:
                 raise ConfigError(f"--upstream: two of them stand at {at.decode('ascii') or '/'}")
         self._mapped = any(upstream.at or upstream.prefix for upstream in self.all)
+        # The one there is, where every path is its own as it stands.
+        self.plain = self.all[0] if len(self.all) == 1 and not self._mapped else None
 
     def find(self, path: bytes) -> Upstream:
         """The upstream that a path is for; raises ProtocolError with the status to answer."""

@@ -356,9 +356,11 @@ class ResponseParser(IncrementalParser):
         if state is not _RESPONSE_HEAD or type(data) is not bytes:
             return state(self)
         end = data.find(HEAD_END, pos)
-        lines = data[pos:end].split(CRLF) if 0 < end - pos <= MEMO_HEAD_LENGTH else []
-        version, status, reason, usual = _known_status_lines.get(lines[0], _UNUSUAL) if lines else _UNUSUAL
-        if not usual or len(lines) > MEMO_BLOCK_LINES or self.method in _BODYLESS_METHODS or not self.limits.remembers:
+        if end < 0 or end - pos > MEMO_HEAD_LENGTH:
+            return self._head()
+        lines = data[pos:end].split(CRLF)
+        version, status, reason, usual = _known_status_lines.get(lines[0], _UNUSUAL)
+        if not usual or self.method in _BODYLESS_METHODS or len(lines) > MEMO_BLOCK_LINES or not self.limits.remembers:
             return self._head()
         del lines[0]
         odd = known_lines.oddly_spaced
@@ -370,20 +372,28 @@ class ResponseParser(IncrementalParser):
         if (
             b"transfer-encoding" in index or not digits.isdigit() or len(digits) > 15 or known_lines.oddly_spaced != odd
             or len(index) != len(lines) or index.get(b"connection", b"keep-alive") != b"keep-alive"
+            or (length := int(digits)) > self.limits.body
         ):  # fmt: skip
             return self._head()
         response = _new(Response)
         response.status = status
         response.reason = reason
         response.version = version
-        response.length = length = int(digits)
+        response.length = length
         response.keep_alive = True
         response.fields = fields = _new(Fields)
         fields.index = index
         fields.cut = None
         fields._lines = lines
-        self._consume(end + 4)
-        self._begin_body(status, length)
+        end += 4
+        if end < len(data):
+            self._pos = end
+        else:
+            self._release()
+        self._interim = self._lead = 0
+        self._left = length
+        self._after = _RESPONSE_HEAD
+        self._state = IncrementalParser._body if length else IncrementalParser._end
         return response
 
     def _head(self) -> Event:
