@@ -61,8 +61,9 @@ def combine(old: Entry, new: Entry, request: Request, policy: Policy = DEFAULT_P
     whole = start == 0 and stop == complete
     merged = updated_fields(old, new.fields)
     entry = Entry(
-        request, 200 if whole else 206, None, merged, new.request_time, new.response_time, policy, rule=new.rule
-    )
+        request, 200 if whole else 206, None, merged, new.request_time, new.response_time, new.received, policy,
+        rule=new.rule,
+    )  # fmt: skip
     entry.take_age_of(new)
     entry.length = stop - start
     if not whole:

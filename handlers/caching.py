@@ -103,7 +103,7 @@ class Caching:
 
     def decide(self, exchange: Exchange, key: bytes, entries: Sequence[Entry]) -> None:
         """Answer, wait or forward, now that the stored responses are known."""
-        now = exchange.reactor.wall
+        now = exchange.reactor.now
         if not entries and key in self._unstorable and self._goes_alone(exchange.request, key):
             why = self._unstorable[key][1]
             if why != STORABLE:
@@ -134,14 +134,14 @@ class Caching:
         """A stored response answers: its head is serialized once a second, its body is shared."""
         exchange.verdict = "hit"
         entry.store.visited = True
-        now = exchange.reactor.wall
+        now = exchange.reactor.now
         rendered = entry.rendered
         if rendered is None:
             rendered = entry.rendered = Rendered(entry, now, hit_status(self.name, entry.ttl(now)))
-        elif not rendered.since <= now < rendered.until:
+        elif now >= rendered.until:
             rendered.renew(entry, now, hit_status(self.name, entry.ttl(now)))
         if special:
-            answer_conditionally(exchange, entry, rendered.head, now)
+            answer_conditionally(exchange, entry, rendered.head)
             return
         body = rendered.body
         exchange.respond(rendered.head, ContentSource(entry.body, 0, entry.body.size) if body is None else body)
@@ -149,10 +149,10 @@ class Caching:
     def _stale(self, exchange: Exchange, stale: Stale) -> None:
         """A stale one answers, and says what allowed that; rare enough to be written out each time."""
         exchange.verdict = "stale"
-        entry, now = stale.entry, exchange.reactor.wall
+        entry, now = stale.entry, exchange.reactor.now
         entry.store.visited = True
         rendered = Rendered(entry, now, stale_status(self.name, entry.ttl(now), stale.why))
-        answer_conditionally(exchange, entry, rendered.head, now)
+        answer_conditionally(exchange, entry, rendered.head)
 
     # To the handler.
 
@@ -182,12 +182,12 @@ class Caching:
 
     def _watch(self, exchange: Exchange, head: Head) -> Head:
         """What one client brought upon itself keeps a key out of the store no longer than until another asks."""
-        request, now = exchange.request, exchange.reactor.wall
+        request = exchange.request
         key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
         until, why = self._unstorable.get(key, (0.0, ""))
         # What tells neither a lifetime nor a validator is of no use but by a rule; it is most of what comes here.
         if why == REFUSED and exchange.error is None and (self.policy.rules or not self._telling.isdisjoint(head.fields.index)):
-            if may_store(request, key, head.status, head.reason, head.fields, now, now, self.policy).entry is not None:
+            if self._may_store(exchange, request, key, head) is not None:
                 self._unstorable[key] = until, STORABLE
         return head
 
@@ -228,17 +228,24 @@ class Caching:
 
         It may be stored itself; what Cache-Status says of that.
         """
-        request, now = exchange.request, exchange.reactor.wall
+        request, reactor = exchange.request, exchange.reactor
         key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
-        sent = _sent_at(exchange)
         if head.status == 200:
-            self.with_entries(key, partial(self._after_head, request, head.fields.copy(), sent, now))
-        entry = may_store(request, key, head.status, head.reason, head.fields, sent, now, self.policy).entry
+            times = (exchange.started, reactor.now, reactor.wall)
+            self.with_entries(key, partial(self._after_head, request, head.fields.copy(), times))
+        entry = self._may_store(exchange, request, key, head)
         if entry is None or (writer := self.store.begin(key, entry, 0)) is None:
             return b""
         writer.commit()
         self.with_entries(key, partial(self.displace, request, entry))
-        return b"; stored; ttl=%d" % entry.ttl(now)
+        return b"; stored; ttl=%d" % entry.ttl(reactor.now)
+
+    def _may_store(self, exchange: Exchange, request: Request, key: bytes, head: Head) -> Entry | None:
+        """What is to be stored of a head that has just come in answer to `exchange`."""
+        reactor = exchange.reactor
+        return may_store(
+            request, key, head.status, head.reason, head.fields, exchange.started, reactor.now, reactor.wall, self.policy
+        ).entry
 
     def displace(self, request: Request, new: Entry, entries: Sequence[Entry]) -> None:
         """The variant that a new response takes the place of goes; not one that came while it was still arriving."""
@@ -249,11 +256,7 @@ class Caching:
     def _posted(self, exchange: Exchange, key: bytes, inner: Exchange, head: Head, body: Body) -> None:
         """RFC 9110 section 9.3.3: a POST's answer may say that it is what a GET would have brought, and for how long."""
         exchange.error, exchange.upstream = inner.error, inner.upstream
-        entry, now = None, self.reactor.wall
-        if inner.error is None:
-            entry = may_store(
-                exchange.request, key, head.status, head.reason, head.fields, _sent_at(inner), now, self.policy
-            ).entry
+        entry = self._may_store(inner, exchange.request, key, head) if inner.error is None else None
         length = len(body) if isinstance(body, bytes) else body.length
         writer = self.store.begin(key, entry, length) if entry is not None else None
         if entry is None or writer is None:
@@ -272,9 +275,11 @@ class Caching:
         if not inner.status:  # it was given up before there was an answer
             inner.outer.abort(inner.failure or "the handler gave up")  # type: ignore[attr-defined]
 
-    def _after_head(self, request: Request, fields: Fields, sent: float, now: float, entries: Sequence[Entry]) -> None:
+    def _after_head(
+        self, request: Request, fields: Fields, times: tuple[float, float, float], entries: Sequence[Entry]
+    ) -> None:
         if entries:
-            self.apply(after_head(request, entries, fields, sent, now, self.policy))
+            self.apply(after_head(request, entries, fields, *times, self.policy))
 
     def with_entries(self, key: bytes, use: Callable[[Sequence[Entry]], object]) -> None:
         """Call `use` with what is stored under a key: now, or once a store that answers later does."""
@@ -390,11 +395,6 @@ class Caching:
         if len(self._validated) >= VALIDATED_KEYS:
             del self._validated[next(iter(self._validated))]
         self._validated[key] = None
-
-
-def _sent_at(exchange: Exchange) -> float:
-    """When its request was taken up, in seconds since the epoch."""
-    return exchange.reactor.wall - (exchange.reactor.now - exchange.started)
 
 
 def _nothing_more(fill: Fill) -> None:

@@ -95,11 +95,11 @@ class SharedFetch:
             self.wait_for(exchange)
             return True
         fill = self._fill
-        if fill is None or not fill.open or not self._may_have(fill.entry, exchange, exchange.reactor.wall):
+        if fill is None or not fill.open or not self._may_have(fill.entry, exchange, exchange.reactor.now):
             return False
         exchange.verdict = "collapsed"
         self._note(exchange)
-        head = self._head_for(exchange, fill.entry, None, exchange.reactor.wall)
+        head = self._head_for(exchange, fill.entry, None, exchange.reactor.now)
         if has_it(exchange, fill.entry):
             self._give_nothing(exchange, head)
         else:
@@ -184,7 +184,7 @@ class SharedFetch:
             request.method, request.target, request.version, fields, request.scheme, request.authority, request.path
         )
         self._asker = exchange
-        self._sent_at = exchange.reactor.wall
+        self._sent_at = exchange.reactor.now
         self._inner = inner = exchange.derive(asked, b"", self._responded, self._over_without_answer, outlives=True)
         if inner.timing is not None and exchange.timing is not None and not self.behind:
             inner.timing.fetch = exchange.timing.fetch
@@ -227,7 +227,7 @@ class SharedFetch:
             self._unpin()
 
     def _answer(self, inner: Exchange, head: Head, body: Body) -> None:
-        caching, verdict, now = self.caching, self.verdict, inner.reactor.wall
+        caching, verdict, now = self.caching, self.verdict, inner.reactor.now
         if inner.error is not None:
             self._failed(inner.error, head, body, now)
             return
@@ -238,7 +238,8 @@ class SharedFetch:
                 self._part = None
                 self._take(head, body, now)
             return
-        outcome = validate(self.request, verdict, head.status, head.fields, self._sent_at, now, caching.policy)
+        wall = inner.reactor.wall
+        outcome = validate(self.request, verdict, head.status, head.fields, self._sent_at, now, wall, caching.policy)
         kind = type(outcome)
         if kind is Freshened:
             _close(body)
@@ -266,9 +267,8 @@ class SharedFetch:
 
     def _complete(self, part: Entry, head: Head, body: Body, now: float) -> None:
         """RFC 9111 section 3.4: with what is stored, the rest is the whole, where both are of the same representation."""
-        policy = self.caching.policy
-        rest = may_store(self.request, self.key, head.status, None, head.fields, self._sent_at, now, policy).entry
-        whole = combine(part, rest, self.request, policy) if rest is not None else None
+        rest = self._may_store(head, now)
+        whole = combine(part, rest, self.request, self.caching.policy) if rest is not None else None
         if whole is None or whole.status != 200 or rest is None or _place(rest)[0] != _place(part)[1]:
             self._refetch(body)
             return
@@ -308,7 +308,7 @@ class SharedFetch:
             entry.store.visited = True
         suiting, others = self._divided(entry, now)
         heads = [self._stored_head(entry, now, exchange, fwd_status) for exchange in suiting]
-        answer_each(partial(self._answer_stored, entry, now), suiting, heads)
+        answer_each(partial(self._answer_stored, entry), suiting, heads)
         self._send_on(entry, others)
 
     def _stored_head(
@@ -321,9 +321,9 @@ class SharedFetch:
         )  # fmt: skip
         return Rendered(entry, now, status).head
 
-    def _answer_stored(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
+    def _answer_stored(self, entry: Entry, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)
-        answer_conditionally(exchange, entry, head, now)
+        answer_conditionally(exchange, entry, head)
 
     def _answer_stale(self, stale: Stale, fwd_status: int | None, now: float) -> None:
         entry, why = stale.entry, stale.why.encode("ascii")
@@ -331,7 +331,7 @@ class SharedFetch:
         for exchange in suiting:
             exchange.verdict = "stale"
         heads = [self._stored_head(entry, now, exchange, fwd_status, why) for exchange in suiting]
-        answer_each(partial(self._answer_stored, entry, now), suiting, heads)
+        answer_each(partial(self._answer_stored, entry), suiting, heads)
         answer_each(self.caching.handle, others)
 
     def _divided(self, entry: Entry, now: float | None = None) -> tuple[list[Exchange], list[Exchange]]:
@@ -351,12 +351,17 @@ class SharedFetch:
 
     def _take(self, head: Head, body: Body, now: float) -> None:
         """A whole answer: stored and given to everybody, or to who asked for it alone."""
-        decision = may_store(
-            self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, self.caching.policy
-        )
-        if decision.entry is not None and decision.entry.span is not None:
-            as_whole(decision.entry)
-        self._keep(decision.entry, head, body, now)
+        entry = self._may_store(head, now)
+        if entry is not None and entry.span is not None:
+            as_whole(entry)
+        self._keep(entry, head, body, now)
+
+    def _may_store(self, head: Head, now: float) -> Entry | None:
+        caching = self.caching
+        return may_store(
+            self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, caching.reactor.wall,
+            caching.policy,
+        ).entry  # fmt: skip
 
     def _keep(self, storable: Entry | None, head: Head, body: Body, now: float) -> None:
         """Store what may be stored and has not changed meanwhile, and answer with it."""
@@ -414,14 +419,14 @@ class SharedFetch:
         suiting, others = self._divided(entry, now)
         content: Content = entry.body.acquire()  # answering may lead to another fetch, and that to evicting this entry
         heads = [self._head_for(exchange, entry, head, now) for exchange in suiting]
-        answer_each(partial(self._give_whole, entry, now), suiting, heads)
+        answer_each(partial(self._give_whole, entry), suiting, heads)
         content.release()
         self._send_on(entry, others)
 
-    def _give_whole(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
+    def _give_whole(self, entry: Entry, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)
         if is_special(exchange.request) and (entry.span is None or exchange.request is not self.request):
-            answer_conditionally(exchange, entry, head, now)
+            answer_conditionally(exchange, entry, head)
             return
         body = entry.body.whole()
         exchange.respond(head, ContentSource(entry.body, 0, entry.body.size) if body is None else body)
