@@ -25,7 +25,7 @@ from cache.invalidation import invalidates
 from cache.key import primary_key
 from cache.policy import DEFAULT_POLICY, Policy
 from cache.rules import Hit, Miss, Pass, Revalidate, Stale, Unavailable, conditional_fields, lookup, matching, may_answer
-from cache.status import forward_status, hit_status, stale_status
+from cache.status import forward_status, hit_status, stale_status, with_key
 from cache.stores.memory import ContentSource, MemoryStore
 from cache.storing import displaced, may_store
 from cache.validation import Updates, after_head
@@ -137,9 +137,9 @@ class Caching:
         now = exchange.reactor.now
         rendered = entry.rendered
         if rendered is None:
-            rendered = entry.rendered = Rendered(entry, now, hit_status(self.name, entry.ttl(now)))
+            rendered = entry.rendered = Rendered(entry, now, self._hit_status(entry, now))
         elif now >= rendered.until:
-            rendered.renew(entry, now, hit_status(self.name, entry.ttl(now)))
+            rendered.renew(entry, now, self._hit_status(entry, now))
         if special:
             answer_conditionally(exchange, entry, rendered.head)
             return
@@ -151,23 +151,31 @@ class Caching:
         exchange.verdict = "stale"
         entry, now = stale.entry, exchange.reactor.now
         entry.store.visited = True
-        rendered = Rendered(entry, now, stale_status(self.name, entry.ttl(now), stale.why))
-        answer_conditionally(exchange, entry, rendered.head)
+        status = self.told(stale_status(self.name, entry.ttl(now), stale.why), entry.store.key)
+        answer_conditionally(exchange, entry, Rendered(entry, now, status).head)
+
+    def _hit_status(self, entry: Entry, now: float) -> bytes:
+        return self.told(hit_status(self.name, entry.ttl(now)), entry.store.key)
+
+    def told(self, status: bytes, key: bytes) -> bytes:
+        """A member of Cache-Status, with the key where that is asked for."""
+        return with_key(status, key) if self.policy.status_key else status
 
     # To the handler.
 
     def pass_on(self, exchange: Exchange, key: bytes, fwd: str, watched: bool = False) -> None:
         if watched:
             exchange.map_head(self._watch)
+        told: list[bytes] = []
         if fwd == "method":
-            exchange.map_head(self._note_method)
+            exchange.map_head(partial(self._note_method, told))
         else:
             exchange.map_head((self._notes_in_vain if exchange.verdict in _WAITED else self._notes)[fwd])
         exchange.verdict = "pass"
         if exchange.timing is not None:
             exchange.timing.fetch = FetchTimes()  # it may have waited for another's before
         if exchange.request.method == b"POST":
-            posted = partial(self._posted, exchange, key)
+            posted = partial(self._posted, exchange, key, told)
             exchange = exchange.derive(exchange.request, exchange.body, posted, self._post_ended)
         self.handler.handle(exchange)
 
@@ -176,14 +184,15 @@ class Caching:
             return head  # RFC 9211 section 2: not on what an intermediary made itself
         if exchange.request.method == b"HEAD":
             status += self._head_answered(exchange, head)
+        if self.policy.status_key:
+            status = with_key(status, _key_of(exchange))
         head = head.edited()
         head.fields.append_valid(b"Cache-Status: " + status, b"cache-status", status)
         return head
 
     def _watch(self, exchange: Exchange, head: Head) -> Head:
         """What one client brought upon itself keeps a key out of the store no longer than until another asks."""
-        request = exchange.request
-        key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+        request, key = exchange.request, _key_of(exchange)
         until, why = self._unstorable.get(key, (0.0, ""))
         # What tells neither a lifetime nor a validator is of no use but by a rule; it is most of what comes here.
         if why == REFUSED and exchange.error is None and (self.policy.rules or not self._telling.isdisjoint(head.fields.index)):
@@ -191,19 +200,23 @@ class Caching:
                 self._unstorable[key] = until, STORABLE
         return head
 
-    def _note_method(self, exchange: Exchange, head: Head) -> Head:
-        """RFC 9111 section 4.4: what an unsafe method may have changed is not used again unasked."""
+    def _note_method(self, told: list[bytes], exchange: Exchange, head: Head) -> Head:
+        """RFC 9111 section 4.4: what an unsafe method may have changed is not used again unasked.
+
+        `told` is what else Cache-Status says.
+        """
         request = exchange.request
         if exchange.error is not None or not request.path.startswith(b"/"):
             return head  # `*` and CONNECT's target are no URIs
-        uri = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+        uri = _key_of(exchange)
         gone = invalidates(request, uri, head.status, head.fields)
         for key in gone.keys:
             self._invalidate(key)
         if gone.groups:
             self._invalidate_groups(gone.origin + b"/", frozenset(gone.groups))
         head = head.edited()
-        head.fields.add(b"Cache-Status", forward_status(self.name, "method"))
+        status = b"".join([forward_status(self.name, "method"), *told])
+        head.fields.add(b"Cache-Status", self.told(status, uri))
         return head
 
     def _invalidate(self, key: bytes) -> None:
@@ -228,8 +241,7 @@ class Caching:
 
         It may be stored itself; what Cache-Status says of that.
         """
-        request, reactor = exchange.request, exchange.reactor
-        key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+        request, reactor, key = exchange.request, exchange.reactor, _key_of(exchange)
         if head.status == 200:
             times = (exchange.started, reactor.now, reactor.wall)
             self.with_entries(key, partial(self._after_head, request, head.fields.copy(), times))
@@ -238,7 +250,7 @@ class Caching:
             return b""
         writer.commit()
         self.with_entries(key, partial(self.displace, request, entry))
-        return b"; stored; ttl=%d" % entry.ttl(reactor.now)
+        return _stored(entry, reactor.now)
 
     def _may_store(self, exchange: Exchange, request: Request, key: bytes, head: Head) -> Entry | None:
         """What is to be stored of a head that has just come in answer to `exchange`."""
@@ -253,23 +265,27 @@ class Caching:
             if old.response_time <= new.response_time:
                 self.store.remove(old)
 
-    def _posted(self, exchange: Exchange, key: bytes, inner: Exchange, head: Head, body: Body) -> None:
+    def _posted(
+        self, exchange: Exchange, key: bytes, told: list[bytes], inner: Exchange, head: Head, body: Body
+    ) -> None:
         """RFC 9110 section 9.3.3: a POST's answer may say that it is what a GET would have brought, and for how long."""
         exchange.error, exchange.upstream = inner.error, inner.upstream
         entry = self._may_store(inner, exchange.request, key, head) if inner.error is None else None
         length = len(body) if isinstance(body, bytes) else body.length
         writer = self.store.begin(key, entry, length) if entry is not None else None
+        if writer is not None and isinstance(body, bytes) and not writer.write(body):
+            writer.discard()
+            writer = None
         if entry is None or writer is None:
             exchange.respond(head, body)
-        elif isinstance(body, Source):
+            return
+        told.append(_stored(entry, self.reactor.now))
+        if isinstance(body, Source):
             fill = Fill(self.reactor, entry, body, writer, _nothing_more)
             exchange.respond(head, fill.join())
         else:
             exchange.respond(head, body)  # what it invalidates goes first
-            if writer.write(body):
-                writer.commit()
-            else:
-                writer.discard()
+            writer.commit()
 
     def _post_ended(self, inner: Exchange) -> None:
         if not inner.status:  # it was given up before there was an answer
@@ -395,6 +411,16 @@ class Caching:
         if len(self._validated) >= VALIDATED_KEYS:
             del self._validated[next(iter(self._validated))]
         self._validated[key] = None
+
+
+def _key_of(exchange: Exchange) -> bytes:
+    request = exchange.request
+    return primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+
+
+def _stored(entry: Entry, now: float) -> bytes:
+    """What Cache-Status adds where the answer to what was passed on is stored after all."""
+    return b"; stored; ttl=%d" % entry.ttl(now)
 
 
 def _nothing_more(fill: Fill) -> None:

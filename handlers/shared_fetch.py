@@ -52,7 +52,7 @@ class SharedFetch:
 
     __slots__ = (
         "caching", "key", "request", "verdict", "shared", "behind", "in_vain", "_waiting", "_asker", "_inner", "_fill",
-        "_sent_at", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions", "_part",
+        "_sent_at", "_came", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions", "_part",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,7 @@ class SharedFetch:
         self._inner: DerivedExchange | None = None
         self._fill: Fill | None = None
         self._sent_at = 0.0
+        self._came = 0  # the status of what came
         self._tainted = False  # an unsafe method was answered meanwhile: what comes may be old already
         self._gone_groups: frozenset[bytes] = frozenset()  # groups that were invalidated meanwhile (RFC 9875)
         self._names = likely_vary(entries, caching.fetches.get(key, ()))
@@ -228,6 +229,7 @@ class SharedFetch:
 
     def _answer(self, inner: Exchange, head: Head, body: Body) -> None:
         caching, verdict, now = self.caching, self.verdict, inner.reactor.now
+        self._came = head.status
         if inner.error is not None:
             self._failed(inner.error, head, body, now)
             return
@@ -312,25 +314,25 @@ class SharedFetch:
         self._send_on(entry, others)
 
     def _stored_head(
-        self, entry: Entry, now: float, exchange: Exchange, fwd_status: int | None, detail: bytes | None = None
+        self, entry: Entry, now: float, exchange: Exchange, fwd_status: int | None, detail: str | None = None
     ) -> Head:
         collapsed = exchange is not self._asker
         status = forward_status(
             self.caching.name, self.verdict.fwd, fwd_status, collapsed=collapsed, ttl=entry.ttl(now), detail=detail,
             in_vain=self.in_vain and not collapsed,
         )  # fmt: skip
-        return Rendered(entry, now, status).head
+        return Rendered(entry, now, self.caching.told(status, self.key)).head
 
     def _answer_stored(self, entry: Entry, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)
         answer_conditionally(exchange, entry, head)
 
     def _answer_stale(self, stale: Stale, fwd_status: int | None, now: float) -> None:
-        entry, why = stale.entry, stale.why.encode("ascii")
+        entry = stale.entry
         suiting, others = self._divided(entry)
         for exchange in suiting:
             exchange.verdict = "stale"
-        heads = [self._stored_head(entry, now, exchange, fwd_status, why) for exchange in suiting]
+        heads = [self._stored_head(entry, now, exchange, fwd_status, stale.why) for exchange in suiting]
         answer_each(partial(self._answer_stored, entry), suiting, heads)
         answer_each(self.caching.handle, others)
 
@@ -408,7 +410,7 @@ class SharedFetch:
             waiting.remove(asker)
             head = head.edited()
             status = forward_status(self.caching.name, self.verdict.fwd, in_vain=self.in_vain)
-            head.fields.add(b"Cache-Status", status)
+            head.fields.add(b"Cache-Status", self.caching.told(status, self.key))
             self._tell(asker)
             answer_each(Exchange.respond, [asker], [head], [body])
         else:
@@ -472,12 +474,14 @@ class SharedFetch:
         else:
             mine = Head(entry.status, entry.fields.copy(), entry.reason)
             mine.fields.add(b"Age", b"%d" % entry.age(now))
-        rest = None if self._part is None else 206  # what the origin said, where the client gets the whole
+        # RFC 9211 section 2.3: what the origin said, where the client may get something else: a 206, a 304 or a 416 of a 200,
+        # or the whole, of which a part came.
+        other = self._came != entry.status or self._came != 206 and is_special(exchange.request)
         status = forward_status(
-            self.caching.name, self.verdict.fwd, rest, stored=True, collapsed=not asked, ttl=entry.ttl(now),
+            self.caching.name, self.verdict.fwd, self._came if other else None, stored=True, collapsed=not asked, ttl=entry.ttl(now),
             in_vain=self.in_vain and asked,
         )  # fmt: skip
-        mine.fields.add(b"Cache-Status", status)
+        mine.fields.add(b"Cache-Status", self.caching.told(status, self.key))
         return mine
 
     def _tell(self, exchange: Exchange) -> None:
