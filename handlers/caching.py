@@ -328,10 +328,13 @@ class Caching:
             return
         under_way = self.fetches.get(key, ())
         waited = exchange.verdict
-        shared = not apart and waited != "alone" and not ranged and self._is_shared(request, verdict)
+        part = (fields[b"range"], fields.get(b"if-range")) if ranged else None
+        shared = not apart and waited != "alone" and self._is_shared(request, verdict)
         exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
         if shared:
             for fetch in under_way:
+                if fetch.part != part:
+                    continue
                 if fetch.join(exchange):
                     return
                 if fetch.too_large:
@@ -339,7 +342,7 @@ class Caching:
                     self.pass_on(exchange, key, verdict.fwd)
                     return
         shared = shared and len(under_way) < FETCHES_PER_KEY and not self._asks_for_itself(request, key, verdict)
-        fetch = SharedFetch(self, key, request, entries, verdict, shared, in_vain=waited in _WAITED)
+        fetch = SharedFetch(self, key, request, entries, verdict, shared, in_vain=waited in _WAITED, part=part)
         fetch.wait_for(exchange)
         fetch.start(exchange)
 

@@ -48,16 +48,17 @@ class SharedFetch:
 
     `shared`: others may wait for it too; if not, the client's own conditions go along where nothing is stored. `behind`: it
     is a validation that nobody asked for, and goes on for nobody. `in_vain`: who asks has waited for another fetch already.
+    `part`: the Range and If-Range that go along too; only who asks for the same may wait for it.
     """
 
     __slots__ = (
-        "caching", "key", "request", "verdict", "shared", "behind", "in_vain", "_waiting", "_asker", "_inner", "_fill",
-        "_sent_at", "_came", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions", "_part",
+        "caching", "key", "request", "verdict", "shared", "behind", "in_vain", "part", "_waiting", "_asker", "_inner", "_fill",
+        "_sent_at", "_came", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions", "_beginning",
     )  # fmt: skip
 
     def __init__(
         self, caching: Caching, key: bytes, request: Request, entries: Sequence[Entry], verdict: Miss | Revalidate,
-        shared: bool, behind: bool = False, in_vain: bool = False,
+        shared: bool, behind: bool = False, in_vain: bool = False, part: tuple[bytes, bytes | None] | None = None,
     ) -> None:  # fmt: skip
         self.caching = caching
         self.key = key
@@ -66,7 +67,8 @@ class SharedFetch:
         self.shared = shared
         self.behind = behind
         self.in_vain = in_vain
-        self._own_conditions = not shared
+        self.part = part
+        self._own_conditions = not shared or part is not None
         self._waiting: dict[Exchange, None] | None = {}  # in the order they came; None once they are answered
         self._asker: Exchange | None = None  # whose request it is that went to the handler
         self._inner: DerivedExchange | None = None
@@ -80,9 +82,9 @@ class SharedFetch:
         self._pinned: list[Content] = []
         if type(verdict) is Revalidate:
             self._pinned = [entry.body.acquire() for entry in verdict.entries]
-        self._part: Entry | None = None  # what is stored of it already: only the rest is asked for
+        self._beginning: Entry | None = None  # what is stored of it already: only the rest is asked for
         if type(verdict) is Miss and verdict.part is not None and not is_special(request):
-            self._part = verdict.part
+            self._beginning = verdict.part
             self._pinned = [verdict.part.body.acquire()]
         caching.under_way(self, shared)
 
@@ -179,8 +181,8 @@ class SharedFetch:
             # A whole response serves everybody; each client's own conditions are looked at afterwards.
             fields = fields.copy()
             fields.remove(b"if-none-match", b"if-modified-since", b"if-range", b"range")
-        if self._part is not None:
-            fields = _asking_for_the_rest(fields, self._part)
+        if self._beginning is not None:
+            fields = _asking_for_the_rest(fields, self._beginning)
         asked = Request(
             request.method, request.target, request.version, fields, request.scheme, request.authority, request.path
         )
@@ -234,10 +236,10 @@ class SharedFetch:
             self._failed(inner.error, head, body, now)
             return
         if type(verdict) is not Revalidate:
-            if self._part is not None and head.status in (206, 416):
-                self._complete(self._part, head, body, now)
+            if self._beginning is not None and head.status in (206, 416):
+                self._complete(self._beginning, head, body, now)
             else:
-                self._part = None
+                self._beginning = None
                 self._take(head, body, now)
             return
         wall = inner.reactor.wall
@@ -263,7 +265,7 @@ class SharedFetch:
         verdict = self.verdict
         self.verdict = Miss(verdict.fwd, verdict.reason, verdict.section)
         self._own_conditions = False
-        self._part = None
+        self._beginning = None
         assert self._asker is not None
         self.start(self._asker)
 
@@ -399,9 +401,14 @@ class SharedFetch:
         if head.status == 304 and self._own_conditions:
             caching.mark_validated(self.key)
         # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
-        if self.shared and not failed and not self._tainted:
+        if self.shared and not failed and not self._tainted and self._tells_of_all(head):
             caching.mark_unstorable(self.key, refused)
-        self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if failed else caching.handle)
+        alone = failed or self.part is not None
+        self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if alone else caching.handle)
+
+    def _tells_of_all(self, head: Head) -> bool:
+        """Not of those ranges alone that were asked for: there may be none, or several."""
+        return self.part is None or head.status == 200 or head.status == 206 and b"content-range" in head.fields
 
     def _hand_over(self, head: Head, body: Body, others_to: Callable[[Exchange], object]) -> None:
         waiting = self._end_waiting()
@@ -473,6 +480,8 @@ class SharedFetch:
             mine = head.edited()
         else:
             mine = Head(entry.status, entry.fields.copy(), entry.reason)
+            if entry.span is not None:
+                mine = part_head(mine, entry.span[:2], entry.span[2])
             mine.fields.add(b"Age", b"%d" % entry.age(now))
         # RFC 9211 section 2.3: what the origin said, where the client may get something else: a 206, a 304 or a 416 of a 200,
         # or the whole, of which a part came.

@@ -675,6 +675,57 @@ def test_what_came_of_a_body_that_broke_off_is_a_part(house: House, make_proxy: 
     assert hit(proxy).body == body and len(proxy.caching.store) == 1
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+def test_who_asks_for_the_same_range_waits_for_it(make_proxy: Callable[..., Proxy], streamed: bool) -> None:
+    proxy = make_proxy(policy=PARTS)
+    body = random.randbytes(1000)
+    same = [proxy.ask("/", ranged(100, 299)) for _ in range(3)]
+    asked = proxy.asked()
+    others = [proxy.ask("/", ranged(100, 298)), proxy.ask("/", ranged(100, 299), 'If-Range: "one"'), proxy.ask()]
+    for client in others:
+        proxy.asked().answer(b"", status="503 Service Unavailable")
+        assert client.answer().status == 503
+    lines = (FRESH, TAGGED, content_range(100, 299, 1000), "Content-Length: 200")
+    asked.begin(*lines, status="206 Partial Content", first=body[100:150] if streamed else body[100:300])
+    if streamed:
+        proxy.house.turns()
+        same.append(proxy.ask("/", ranged(100, 299)))
+        proxy.not_asked()
+        asked.peer.send(body[150:300])
+    answers = [client.answer() for client in same]
+    for answer in answers:
+        assert (answer.status, answer.body) == (206, body[100:300])
+        assert answer.fields[b"content-range"] == b"bytes 100-299/1000"
+    assert [cached(answer) for answer in answers[:2]] == [
+        "fwd=uri-miss; stored; ttl=60", "fwd=uri-miss; stored; collapsed; ttl=60"
+    ]  # fmt: skip
+    assert hit(proxy, "/", ranged(100, 299)).body == body[100:300]
+
+
+def test_a_range_that_there_is_not_says_nothing_of_the_rest(make_proxy: Callable[..., Proxy]) -> None:
+    proxy = make_proxy(policy=PARTS)
+    clients = [proxy.ask("/", ranged(10, 19)) for _ in range(3)]
+    for _ in clients:  # the first one's, then each one's own
+        proxy.asked().answer(b"", FRESH, "Content-Range: bytes */5", status="416 Range Not Satisfiable")
+    assert [client.answer().status for client in clients] == [416] * 3
+    together = [proxy.ask(), proxy.ask()]
+    proxy.asked().answer(b"hello", FRESH)
+    assert [client.answer().body for client in together] == [b"hello"] * 2
+    assert hit(proxy, "/", ranged(0, 1)).body == b"he"
+
+
+def test_a_part_that_may_not_be_stored_is_remembered(make_proxy: Callable[..., Proxy]) -> None:
+    proxy = make_proxy(policy=PARTS)
+    lines = ("Cache-Control: no-store", content_range(0, 1, 5))
+    clients = [proxy.ask("/", ranged(0, 1)) for _ in range(3)]
+    proxy.asked().answer(b"he", *lines, status="206 Partial Content")
+    clients += [proxy.ask("/", ranged(0, 1)) for _ in range(2)]
+    asked = [proxy.asked() for _ in range(4)]  # all at once
+    for own in asked:
+        own.answer(b"he", *lines, status="206 Partial Content")
+    assert [client.answer().body for client in clients] == [b"he"] * 5
+
+
 def test_several_ranges_of_a_part(make_proxy: Callable[..., Proxy]) -> None:
     proxy = make_proxy(policy=PARTS)
     client = proxy.ask("/", ranged(2, 8))
