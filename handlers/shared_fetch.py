@@ -23,7 +23,7 @@ from cache.answering import answer
 from cache.entry import Entry
 from cache.fill import Fill, FillReader
 from cache.key import secondary_key
-from cache.partial import as_whole, combine
+from cache.partial import as_received, combine
 from cache.rules import Miss, Revalidate, Stale, failure_status, may_answer, selectable, stale_on_error
 from cache.status import forward_status
 from cache.stores.memory import Content, ContentSource
@@ -356,8 +356,8 @@ class SharedFetch:
     def _take(self, head: Head, body: Body, now: float) -> None:
         """A whole answer: stored and given to everybody, or to who asked for it alone."""
         entry = self._may_store(head, now)
-        if entry is not None and entry.span is not None:
-            as_whole(entry)
+        if entry is not None and type(body) is bytes and not as_received(entry, len(body)):
+            entry = None
         self._keep(entry, head, body, now)
 
     def _may_store(self, head: Head, now: float) -> Entry | None:
@@ -483,12 +483,12 @@ class SharedFetch:
             if entry.span is not None:
                 mine = part_head(mine, entry.span[:2], entry.span[2])
             mine.fields.add(b"Age", b"%d" % entry.age(now))
-        # RFC 9211 section 2.3: what the origin said, where the client may get something else: a 206, a 304 or a 416 of a 200,
-        # or the whole, of which a part came.
+        # RFC 9211 section 2.3: what the origin said, where the client may get something else: a 206, a 304 or a 416 of a
+        # 200, or the whole, of which a part came.
         other = self._came != entry.status or self._came != 206 and is_special(exchange.request)
         status = forward_status(
-            self.caching.name, self.verdict.fwd, self._came if other else None, stored=True, collapsed=not asked, ttl=entry.ttl(now),
-            in_vain=self.in_vain and asked,
+            self.caching.name, self.verdict.fwd, self._came if other else None, stored=True, collapsed=not asked,
+            ttl=entry.ttl(now), in_vain=self.in_vain and asked,
         )  # fmt: skip
         mine.fields.add(b"Cache-Status", self.caching.told(status, self.key))
         return mine

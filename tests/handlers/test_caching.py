@@ -726,6 +726,23 @@ def test_a_part_that_may_not_be_stored_is_remembered(make_proxy: Callable[..., P
     assert [client.answer().body for client in clients] == [b"he"] * 5
 
 
+@pytest.mark.parametrize("last, stored", [(2, False), (4, True), (6, True)])
+def test_a_part_of_unknown_length_is_what_came_of_it(make_proxy: Callable[..., Proxy], last: int, stored: bool) -> None:
+    proxy = make_proxy(policy=PARTS)
+    client = proxy.ask("/", ranged(0, 6))
+    asked = proxy.asked()
+    asked.begin(FRESH, TAGGED, content_range(0, last, 9), "Transfer-Encoding: chunked", status="206 Partial Content")
+    asked.peer.send(chunk(b"012"))
+    client.take_until(b"012")
+    asked.peer.send(chunk(b"34") + chunk(b""))
+    client.take_until(b"0\r\n\r\n")
+    assert len(proxy.caching.store) == stored
+    if stored:
+        assert hit(proxy, "/", ranged(3, 4)).body == b"34"
+        proxy.ask("/", ranged(3, 5))
+        assert proxy.asked().fields[b"range"] == b"bytes=3-5"
+
+
 def test_several_ranges_of_a_part(make_proxy: Callable[..., Proxy]) -> None:
     proxy = make_proxy(policy=PARTS)
     client = proxy.ask("/", ranged(2, 8))
