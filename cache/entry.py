@@ -93,7 +93,7 @@ class Entry:
             self.status, fields, self.control, self.date, policy, self.rule
         )
         # RFC 9111 section 4.2: fresh while the lifetime exceeds the age, which grows with time from here on.
-        self.fresh_until = self.response_time + self.lifetime - self.initial_age
+        self.fresh_until = self.response_time + (self.lifetime - self.initial_age)
 
     def _read_validators(self, fields: Fields) -> None:
         self.etag = entity_tag(fields)
@@ -112,11 +112,11 @@ class Entry:
     def take_age_of(self, other: Entry) -> None:
         """It is as old as that one: both are from the same response, whose Age is read already."""
         self.initial_age = other.initial_age
-        self.fresh_until = self.response_time + self.lifetime - self.initial_age
+        self.fresh_until = self.response_time + (self.lifetime - self.initial_age)
 
     def current_age(self, now: float) -> float:
         """Seconds (section 4.2.3)."""
-        return self.initial_age + now - self.response_time
+        return self.initial_age + (now - self.response_time)
 
     def age(self, now: float) -> int:
         """The value of an Age field (section 5.1)."""

@@ -115,6 +115,12 @@ def test_age_never_goes_backward(age: int, shift: int, delay: float, times: list
     assert ages == sorted(ages) and ages[0] >= max(age, 0)
 
 
+@given(st.floats(0, 1e9), st.integers(0, 10_000))
+def test_no_rounding_makes_it_younger_than_it_came(at: float, age: int) -> None:
+    entry = stored(f'Cache-Control: max-age={age} | ETag: "x" | Age: {age}', at=at)
+    assert entry.age(at) == age and not entry.is_fresh(at)
+
+
 @pytest.mark.parametrize(
     "lines, wall, initial_age, lifetime",
     [
