@@ -45,7 +45,8 @@ HIT_FOR_MISS_SECONDS = 30.0  # how long a key that could not be stored is fetche
 REFUSED, TOO_LARGE, STORABLE = "refused", "too large", "storable"
 HIT_FOR_MISS_KEYS = 4096  # remembered so; the oldest is forgotten
 VALIDATED_KEYS = 4096  # remembered as validated by a client while nothing was stored; the oldest is forgotten
-FETCHES_PER_KEY = 16  # shared fetches under way for one key (one per variant); further exchanges go on alone
+# Shared fetches under way for one key (one per variant), and as many of its ranges; further exchanges go on alone.
+FETCHES_PER_KEY = 16
 
 # Credentials, and directives for caches: who sends these is neither answered by another's fetch, nor are others by theirs.
 _OWN_TERMS = frozenset((b"authorization", b"cache-control", b"pragma"))
@@ -341,7 +342,8 @@ class Caching:
                     self.mark_unstorable(key)
                     self.pass_on(exchange, key, verdict.fwd)
                     return
-        shared = shared and len(under_way) < FETCHES_PER_KEY and not self._asks_for_itself(request, key, verdict)
+        alike = [fetch for fetch in under_way if (fetch.part is None) is (part is None)]
+        shared = shared and len(alike) < FETCHES_PER_KEY and not self._asks_for_itself(request, key, verdict)
         fetch = SharedFetch(self, key, request, entries, verdict, shared, in_vain=waited in _WAITED, part=part)
         fetch.wait_for(exchange)
         fetch.start(exchange)

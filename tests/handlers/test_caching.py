@@ -1722,6 +1722,20 @@ def test_more_variants_than_fetches_may_be_shared(proxy: Proxy) -> None:
     assert [client.answer().body for client in clients] == [b"%d" % n for n in range(number)]
 
 
+def test_many_ranges_at_once_keep_nobody_from_sharing_the_whole(make_proxy: Callable[..., Proxy]) -> None:
+    proxy = make_proxy(policy=PARTS)
+    number = FETCHES_PER_KEY + 4
+    clients = [proxy.ask("/", ranged(n, n)) for n in range(number)]
+    fetches = [proxy.asked() for _ in range(number)]
+    assert len(proxy.caching.fetches[next(iter(proxy.caching.fetches))]) == FETCHES_PER_KEY
+    together = [proxy.ask(), proxy.ask()]
+    proxy.asked().answer(bytes(100), FRESH, TAGGED)
+    assert [client.answer().body for client in together] == [bytes(100)] * 2
+    for n, asked in enumerate(fetches):
+        asked.answer(b"%c" % n, FRESH, TAGGED, content_range(n, n, 100), status="206 Partial Content")
+    assert [client.answer().body for client in clients] == [b"%c" % n for n in range(number)]
+
+
 # What is changed.
 
 
