@@ -156,7 +156,8 @@ class Caching:
         answer_conditionally(exchange, entry, Rendered(entry, now, status).head)
 
     def _hit_status(self, entry: Entry, now: float) -> bytes:
-        return self.told(hit_status(self.name, entry.ttl(now)), entry.store.key)
+        status = hit_status(self.name, entry.ttl(now))
+        return with_key(status, entry.store.key) if self.policy.status_key else status
 
     def told(self, status: bytes, key: bytes) -> bytes:
         """A member of Cache-Status, with the key where that is asked for."""
