@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from cache.entry import Entry
-from cache.partial import as_part
+from cache.partial import as_part, as_received
 from reactor.errors import BodyCutShort
 from reactor.exchange import PULL, Source
 from reactor.loop import Reactor, Timer
@@ -192,9 +192,11 @@ class Fill:
         if length is not None and length != self.size:
             self._break("the body is not as long as its head said")
             return
-        if self.state == "filling":
+        if self.state == "filling" and as_received(self.entry, self.size):
             self._writer.commit()
             self.stored = True
+        elif self.state == "filling":
+            self._writer.discard()
         self.state = "complete"
         self._over()
 

@@ -81,6 +81,7 @@ class Policy:
     targets: tuple[bytes, ...] = ()  # RFC 9213 target list, lower case, most applicable first
     rules: tuple[OperatorRule, ...] = ()  # the first that matches counts
     store_partial: bool = False  # 206 responses are stored (section 3.3), and 200s that broke off, as what came of them
+    status_key: bool = False  # Cache-Status tells the key (RFC 9211 section 2.7)
     fetch_whole: bool = False  # a range request that misses fetches the whole response, and is answered from it
 
     def rule_for(self, authority: bytes, path: bytes) -> OperatorRule | None:

@@ -18,7 +18,7 @@ from reactor.errors import BodyCutShort
 from reactor.exchange import PULL, Source
 from reactor.http.fields import Fields
 from reactor.loop import Reactor
-from tests.cache.cases import NOW, date, request
+from tests.cache.cases import NOW, WALL, date, request
 from tests.loopback import Clock, open_descriptors
 from tests.origin import no_cycles
 
@@ -105,11 +105,11 @@ class Hall:
         self, limit: int = 64 * MIB, length: int | None = None, *pieces: Any, trailers: Fields | None = None
     ) -> None:
         self.clock = Clock(1000.0)
-        self.reactor = Reactor(clock=self.clock, wall_clock=lambda: NOW)
+        self.reactor = Reactor(clock=self.clock, wall_clock=lambda: WALL)
         self.store = MemoryStore(limit)
         self.source = Feed(self.reactor, list(pieces), length, trailers)
         self.entry = Entry(
-            request(), 200, b"OK", Fields([("Date", date(0)), ("Cache-Control", "max-age=60")]), NOW, NOW, DEFAULT_POLICY
+            request(), 200, b"OK", Fields([("Date", date(0)), ("Cache-Control", "max-age=60")]), NOW, NOW, WALL, DEFAULT_POLICY
         )
         writer = self.store.begin(b"k", self.entry, length)
         assert writer is not None

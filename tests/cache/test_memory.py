@@ -30,7 +30,7 @@ from cache.stores.memory import (
 from cache.validation import freshen
 from handlers.stored import Rendered
 from reactor.http.fields import Fields
-from tests.cache.cases import NOW, date, request
+from tests.cache.cases import NOW, WALL, date, request
 from tests.loopback import open_descriptors
 
 MIB = 1 << 20
@@ -48,7 +48,7 @@ def entry(*lines: tuple[str, str], vary: str = "") -> Entry:
     fields = Fields([("Date", date(0)), ("Cache-Control", "max-age=60"), *lines])
     if vary:
         fields.add("Vary", "X")
-    return Entry(request(f"X: {vary}" if vary else ""), 200, b"OK", fields, NOW, NOW, DEFAULT_POLICY)
+    return Entry(request(f"X: {vary}" if vary else ""), 200, b"OK", fields, NOW, NOW, WALL, DEFAULT_POLICY)
 
 
 def put(store: MemoryStore, key: bytes, body: bytes, *, vary: str = "", length: int | None = -1) -> Entry | None:
@@ -144,7 +144,7 @@ def test_purging() -> None:
 
 
 def freshened(old: Entry, *lines: tuple[str, str]) -> Entry:
-    return freshen(old, request(), Fields([("Date", date(5)), *lines]), NOW + 5, NOW + 5)
+    return freshen(old, request(), Fields([("Date", date(5)), *lines]), NOW + 5, NOW + 5, WALL + 5)
 
 
 def test_an_update_keeps_body_place_and_order() -> None:
