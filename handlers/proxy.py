@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from functools import partial
 
 from handlers.forwarded import ForwardedFields, Trust, is_claim
+from handlers.mapped_fields import MAPPED, map_fields
 from handlers.max_forwards import answer_as_last, hops_left
 from handlers.rewrite import Rewriting
 from handlers.upstreams import SCHEMES, Upstream, Upstreams
@@ -19,7 +21,7 @@ from reactor.exchange import Body, Exchange, Head, Source, error_page
 from reactor.http.fields import Fields, split_tokens
 from reactor.http.framing import CHUNKED, parse_length
 from reactor.http.parser import Request, Response
-from reactor.http.uri import Origin, origin_of
+from reactor.http.uri import Origin, origin_of, split_authority
 from reactor.relay import IDLE, Relay
 
 # RFC 9110 section 7.6.1, and what names or frames this hop alone.
@@ -224,7 +226,10 @@ class _Forward:
         self.call = forwarding.pool.call(origin, request.method, head, body, self, waits, times)
 
     def call_informed(self, call: Call, response: Response) -> None:
-        self.exchange.inform(self.forwarding.interim_head(response))
+        self.exchange.inform(self._interim_head(response))
+
+    def _interim_head(self, response: Response) -> Head:
+        return self.forwarding.interim_head(response)
 
     def call_responded(self, call: Call, response: Response, body: Body) -> None:
         exchange = self.exchange
@@ -260,7 +265,7 @@ class _Forward:
             exchange.respond(*error_page(502, f"upstream {call.address}: switched protocols unasked"))
             return
         protocol = response.fields[b"upgrade"]
-        head = self.forwarding.interim_head(response)
+        head = self._interim_head(response)
         head.fields.add(b"Upgrade", protocol)
         client, from_client = exchange.upgrade(head)
         idle = self.forwarding.tunnel_idle
@@ -300,10 +305,8 @@ class _Reverse(_Forward):
 
     def _respond(self, head: Head, body: Body) -> None:
         exchange, index = self.exchange, head.fields.index
-        if b"location" in index:
-            self._map_back(b"Location", head.fields)
-        if b"content-location" in index:
-            self._map_back(b"Content-Location", head.fields)
+        if not MAPPED.isdisjoint(index):
+            self._map_back(head.fields)
         if b"vary" in index and not _OF_CLIENTS.isdisjoint(head.fields.options(b"vary")):
             head.fields.set(b"Vary", b"*")
         rewriting = self.forwarding.rewriting
@@ -324,13 +327,18 @@ class _Reverse(_Forward):
         self._asked_again = True
         self._send(self._upstream.origin, self._target, self.exchange.request.fields)
 
-    def _map_back(self, name: bytes, fields: Fields) -> None:
-        assert self.forwarding.upstreams is not None
-        request = self.exchange.request
+    def _interim_head(self, response: Response) -> Head:
+        head = super()._interim_head(response)
+        if not MAPPED.isdisjoint(head.fields.index):
+            self._map_back(head.fields)
+        return head
+
+    def _map_back(self, fields: Fields) -> None:
+        authority = self.exchange.request.authority
         asked_as = None
-        if self.forwarding.preserve_host and request.authority:
-            asked_as = b"%b://%b" % (self._upstream.origin.scheme, request.authority)
-        value = fields.index[name.lower()]
-        mapped = self.forwarding.upstreams.map_back(value, self._upstream, self._target, asked_as)
-        if mapped != value:
-            fields.set(name, mapped)
+        if self.forwarding.preserve_host and authority:
+            asked_as = b"%b://%b" % (self._upstream.origin.scheme, authority)
+        upstreams = self.forwarding.upstreams
+        assert upstreams is not None
+        reference = partial(upstreams.map_back, used=self._upstream, target=self._target, asked_as=asked_as)
+        map_fields(fields, self._upstream, split_authority(authority)[0], reference)

@@ -19,7 +19,7 @@ from reactor.http.uri import Origin, origin_of, split_absolute
 
 SCHEMES = frozenset((b"http", b"https"))
 
-_PREFIX = re.compile(rb"(?:/[^/?\\%]+)*")  # of segments, none of them empty or encoded
+_PREFIX = re.compile(rb'(?:/[^/?\\%"<>;]+)*')  # of segments, none of them empty or encoded, or cut off where it is quoted
 _DOTS = frozenset((b".", b".."))
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*:")  # RFC 3986 section 3.1
 _SEGMENT_ENDS = (b"", b"/", b"?")

@@ -74,7 +74,7 @@ def test_where_nothing_is_mapped_paths_are_the_origins_own_affair() -> None:
     [
         "/", "/a", "/a=", "/a=b", "/a=https", "/a?=http://a", "/a/../b=http://a", "/a//b=http://a", "/./a=http://a",
         "/a%20=http://a", "/a b=http://a", "/ä=http://a", "a=http://a", "/a=/b=http://a", "/a\\b=http://a", "/a=ftp://a",
-        "/#=http://a", "/\ud800=http://a",
+        "/#=http://a", "/\ud800=http://a", '/a"b=http://a', "/<a>=http://a", "/a;b=http://a",
     ],
 )  # fmt: skip
 def test_what_is_no_upstream(text: str) -> None:
