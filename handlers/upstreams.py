@@ -70,6 +70,8 @@ class Upstream:
         rest = path[len(self.prefix) :]
         if not path.startswith(self.prefix) or rest[:1] not in _SEGMENT_ENDS:
             return None
+        if (self.at or self.prefix) and _climbs(rest):
+            return None  # here it would lead to another upstream's paths
         return self.at + rest
 
 
@@ -157,6 +159,7 @@ def _climbs(path: bytes) -> bool:
         return False
     depth = 0
     for segment in unquote_to_bytes(path.partition(b"?")[0]).replace(b"\\", b"/").split(b"/"):
+        segment = segment.partition(b";")[0]  # Java's servers take `..;x` for `..`
         if segment == b"..":
             depth -= 1
             if depth < 0:

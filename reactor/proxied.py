@@ -58,7 +58,7 @@ class Through:
     def call_responded(self, call: Call, response: Response, body: Body) -> None:
         self._call = None
         self._leave()
-        if response.status < 300:
+        if 200 <= response.status < 300:  # and not 101, which nobody asked for
             self._attempt.secure(*call.take_stream())
             return
         error = f"the proxy answered CONNECT with {_refusal(response, body)}"

@@ -100,6 +100,7 @@ NOTHING = "Content-Length: 0"
     [
         ("407 Proxy Authentication Required", [NOTHING], b"", "407 Proxy Authentication Required"),
         ("403", [NOTHING], b"", "403"),
+        ("101 Switching Protocols", ["Connection: upgrade", "Upgrade: TLS/1.0"], b"", "101 Switching Protocols"),
         ("403 Forbidden", [TEXT, "Content-Length: 12"], b"\nnot you\nno\n", "403 Forbidden: not you"),
         ("403 Forbidden", [TEXT, "Content-Length: 22"], b"403 Forbidden: not you", "403 Forbidden: not you"),
         ("403 Forbidden", [TEXT, "Content-Length: 100"], b"not you", "403 Forbidden: not you"),
