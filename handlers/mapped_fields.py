@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
-from handlers.upstreams import Upstream
+from handlers.upstreams import Upstream, Upstreams
 from reactor.http.fields import Fields
 from reactor.http.grammar import OWS, QUOTED_STRING, TCHAR
 
-MAX_LINKS = 64  # in the Link fields of one message; where there are more, they all stay as they are
+# In the Link fields of one message; where there is more, they all stay as they are.
+MAX_LINKS = 64
+MAX_BASES = 64 * 1024  # bytes of the paths that they are resolved against: the target's, once for each link
 
 # Each name in lower case, and as it is spelled where it was changed.
 _SPELLED = {
@@ -33,7 +36,7 @@ MAPPED = frozenset(_SPELLED)
 
 # HTML standard, "shared declarative refresh steps", as far as it is written by anybody.
 _REFRESH = re.compile(
-    rb"([0-9]+(?:\.[0-9]*)?[ \t]*[;,][ \t]*(?i:url)[ \t]*=[ \t]*)" + rb"""(?:(["'])([^"' \t]*)\2|([^"' \t][^ \t]*))"""
+    rb"([0-9]++(?:\.[0-9]*+)?[ \t]*[;,][ \t]*(?i:url)[ \t]*=[ \t]*)" + rb"""(?:(["'])([^"' \t]*)\2|([^"' \t][^ \t]*))"""
 )
 
 # RFC 8288 section 3; a parameter's bare value as its appendix B.3 reads it, which is how `type=text/css` is written.
@@ -48,8 +51,11 @@ _NAMED = re.compile(rb"(<)([^<>\"]*)(>)|(;[ \t]*(?i:anchor)[ \t]*=[ \t]*\")([^\"
 Reference = Callable[[bytes], bytes]
 
 
-def map_fields(fields: Fields, used: Upstream, host: bytes, reference: Reference) -> None:
-    """Map them all; `host` is the name (in lower case) that we were asked by, `reference` maps a URI reference."""
+def map_fields(
+    fields: Fields, upstreams: Upstreams, used: Upstream, target: bytes, host: bytes, asked_as: bytes | None = None
+) -> None:
+    """Map them all; `host` is the name (in lower case) that we were asked by. For the others see `Upstreams.map_back`."""
+    reference = partial(upstreams.map_back, used=used, target=target, asked_as=asked_as)
     for name, spelled in _SPELLED.items():
         if name not in fields.index:
             continue
@@ -57,19 +63,17 @@ def map_fields(fields: Fields, used: Upstream, host: bytes, reference: Reference
         if name == b"set-cookie":
             mapped = [_cookie(value, used, host) for value in values]
         elif name == b"link":
-            within = fields.index[name].count(b"<") <= MAX_LINKS
+            count = fields.index[name].count(b"<") + fields.index[name].lower().count(b"anchor")
+            within = count <= MAX_LINKS and count * len(target) <= MAX_BASES
             mapped = [_links(value, reference) for value in values] if within else values
+        elif len(values) == 1:  # each of the others is one value, or in doubt
+            mapped = [_refresh(values[0], reference) if name == b"refresh" else reference(values[0])]
         else:
-            change = _refresh if name == b"refresh" else _bare
-            mapped = [change(value, reference) for value in values]
+            mapped = values
         if mapped != values:
             fields.remove(name)
             for value in mapped:
                 fields.add(spelled, value)
-
-
-def _bare(value: bytes, reference: Reference) -> bytes:
-    return reference(value)
 
 
 def _refresh(value: bytes, reference: Reference) -> bytes:

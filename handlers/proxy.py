@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from functools import partial
 
 from handlers.forwarded import ForwardedFields, Trust, is_claim
 from handlers.mapped_fields import MAPPED, map_fields
@@ -340,5 +339,4 @@ class _Reverse(_Forward):
             asked_as = b"%b://%b" % (self._upstream.origin.scheme, authority)
         upstreams = self.forwarding.upstreams
         assert upstreams is not None
-        reference = partial(upstreams.map_back, used=self._upstream, target=self._target, asked_as=asked_as)
-        map_fields(fields, self._upstream, split_authority(authority)[0], reference)
+        map_fields(fields, upstreams, self._upstream, self._target, split_authority(authority)[0], asked_as)
