@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Sequence
 
 from handlers.forwarded import ForwardedFields, Trust, is_claim
+from handlers.mapped_fields import MAPPED, map_fields
 from handlers.max_forwards import answer_as_last, hops_left
 from handlers.rewrite import Rewriting
 from handlers.upstreams import SCHEMES, Upstream, Upstreams
@@ -19,7 +20,7 @@ from reactor.exchange import Body, Exchange, Head, Source, error_page
 from reactor.http.fields import Fields, split_tokens
 from reactor.http.framing import CHUNKED, parse_length
 from reactor.http.parser import Request, Response
-from reactor.http.uri import Origin, origin_of
+from reactor.http.uri import Origin, origin_of, split_authority
 from reactor.relay import IDLE, Relay
 
 # RFC 9110 section 7.6.1, and what names or frames this hop alone.
@@ -234,7 +235,10 @@ class _Forward:
         self.call = forwarding.pool.call(origin, request.method, head, body, self, waits, times)
 
     def call_informed(self, call: Call, response: Response) -> None:
-        self.exchange.inform(self.forwarding.interim_head(response))
+        self.exchange.inform(self._interim_head(response))
+
+    def _interim_head(self, response: Response) -> Head:
+        return self.forwarding.interim_head(response)
 
     def call_responded(self, call: Call, response: Response, body: Body) -> None:
         exchange = self.exchange
@@ -270,7 +274,7 @@ class _Forward:
             exchange.respond(*error_page(502, f"upstream {call.address}: switched protocols unasked"))
             return
         protocol = response.fields[b"upgrade"]
-        head = self.forwarding.interim_head(response)
+        head = self._interim_head(response)
         head.fields.add(b"Upgrade", protocol)
         client, from_client = exchange.upgrade(head)
         idle = self.forwarding.tunnel_idle
@@ -303,24 +307,26 @@ class _Reverse(_Forward):
 
     def _respond(self, head: Head, body: Body) -> None:
         index = head.fields.index
-        if b"location" in index:
-            self._map_back(b"Location", head.fields)
-        if b"content-location" in index:
-            self._map_back(b"Content-Location", head.fields)
+        if not MAPPED.isdisjoint(index):
+            self._map_back(head.fields)
         if b"vary" in index and not _OF_CLIENTS.isdisjoint(head.fields.options(b"vary")):
             head.fields.set(b"Vary", b"*")
         self.exchange.respond(head, body)
 
-    def _map_back(self, name: bytes, fields: Fields) -> None:
-        assert self.forwarding.upstreams is not None
-        request = self.exchange.request
+    def _interim_head(self, response: Response) -> Head:
+        head = super()._interim_head(response)
+        if not MAPPED.isdisjoint(head.fields.index):
+            self._map_back(head.fields)
+        return head
+
+    def _map_back(self, fields: Fields) -> None:
+        authority = self.exchange.request.authority
         asked_as = None
-        if self.forwarding.preserve_host and request.authority:
-            asked_as = b"%b://%b" % (self._upstream.origin.scheme, request.authority)
-        value = fields.index[name.lower()]
-        mapped = self.forwarding.upstreams.map_back(value, self._upstream, self._target, asked_as)
-        if mapped != value:
-            fields.set(name, mapped)
+        if self.forwarding.preserve_host and authority:
+            asked_as = b"%b://%b" % (self._upstream.origin.scheme, authority)
+        upstreams = self.forwarding.upstreams
+        assert upstreams is not None
+        map_fields(fields, upstreams, self._upstream, self._target, split_authority(authority)[0], asked_as)
 
 
 class _Rewritten(_Reverse):

@@ -19,7 +19,7 @@ from reactor.http.uri import Origin, origin_of, split_absolute
 
 SCHEMES = frozenset((b"http", b"https"))
 
-_PREFIX = re.compile(rb"(?:/[^/?\\%]+)*")  # of segments, none of them empty or encoded
+_PREFIX = re.compile(rb'(?:/[^/?\\%"<>;]+)*')  # of segments, none of them empty or encoded, or cut off where it is quoted
 _DOTS = frozenset((b".", b".."))
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*:")  # RFC 3986 section 3.1
 _SEGMENT_ENDS = (b"", b"/", b"?")
@@ -70,6 +70,8 @@ class Upstream:
         rest = path[len(self.prefix) :]
         if not path.startswith(self.prefix) or rest[:1] not in _SEGMENT_ENDS:
             return None
+        if (self.at or self.prefix) and _climbs(rest):
+            return None  # here it would lead to another upstream's paths
         return self.at + rest
 
 
@@ -159,6 +161,7 @@ def _climbs(path: bytes) -> bool:
         return False
     depth = 0
     for segment in unquote_to_bytes(path.partition(b"?")[0]).replace(b"\\", b"/").split(b"/"):
+        segment = segment.partition(b";")[0]  # Java's servers take `..;x` for `..`
         if segment == b"..":
             depth -= 1
             if depth < 0:

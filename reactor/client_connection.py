@@ -3,6 +3,7 @@
     state of a connection   on                                   → state
     connecting              connected                            → busy       (the request is sent)
     connecting              refused, timed out                   → closed     (the call fails)
+    busy                    any byte, before the request is sent → closed     (the call goes to another, or fails)
     busy                    a final head, all of the body there  → idle or closed, then the owner gets bytes
     busy                    a final head, more to come           → busy       (the owner gets a Source)
     busy                    the body pulled to its end           → idle or closed
@@ -12,8 +13,8 @@
     idle                    any byte, end of input, its deadline → closed
     any                     abort()                              → closed
 
-A connection goes back to the pool only where request and response both ended and not a byte is left over
-(RFC 9112 section 9.3); in any doubt it is closed.
+A connection goes back to the pool only where request and response both ended and not a byte is left over, here or in the
+kernel (RFC 9112 sections 9.2, 9.3); in any doubt it is closed.
 """
 
 from __future__ import annotations
@@ -132,6 +133,9 @@ class ClientConnection:
                 self.reactor.call_soon(self._send, call, data)
             else:
                 self._send(call, data)
+        elif self.reactor.dispatching:
+            self._held = True
+            self.reactor.call_soon(self._begin_upload, call, body)
         else:
             self._begin_upload(call, body)  # type: ignore[arg-type]
 
@@ -145,6 +149,9 @@ class ClientConnection:
                 self._watch_progress()
 
     def _begin_upload(self, call: Call, body: Source) -> None:
+        if self.call is not call:
+            return
+        self._held = False
         self._unsent = body
         self._left = length = body.length
         self._chunked = length is None
@@ -389,7 +396,8 @@ class ClientConnection:
         self._body = self._response = None
         stream, pool = self.stream, self.pool
         reusable = response.keep_alive and self._unsent is None and not stream.backlog and not stream.at_eof
-        if reusable and self.parser.between_messages and pool._keep(self):
+        # RFC 9112 section 9.2: what waits behind a response may not become the answer to the next request.
+        if reusable and self.parser.between_messages and not stream.unread() and pool._keep(self):
             self.state = "idle"
             self._deadline_at_most(pool.limits.idle)
             if not stream.reading:
@@ -443,8 +451,8 @@ class ClientConnection:
             return False
         if call.method not in IDEMPOTENT and self.stream.sent > self._mark:
             return False
-        # A body that still waits for its 100 has not been touched.
-        return type(call.body) is bytes or self._holding or call.body.rewind()  # type: ignore[union-attr]
+        # A body that still waits for its 100, or for the turn's end, has not been touched.
+        return type(call.body) is bytes or self._holding or self._held or call.body.rewind()  # type: ignore[union-attr]
 
     def _drop_unsent(self) -> None:
         source, self._unsent = self._unsent, None

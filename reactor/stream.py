@@ -315,12 +315,22 @@ class Stream:
         """Leave what arrives in the kernel, so that the peer feels it."""
         if self.reading:
             self.reading = False
+            self._read_size = LARGE_READ  # for what has come by the time that it is resumed; see `unread`
             self._update_mask()
 
     def resume_reading(self) -> None:
         if not self.reading:
             self.reading = True
             self._update_mask()
+
+    def unread(self) -> bool:
+        """Whether bytes wait that no read has shown; the kernel is asked only where the last read may have left some."""
+        if self._read_size == FIRST_READ:
+            return False
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))  # type: ignore[union-attr]
+        except OSError:
+            return False
 
     def ready(self, mask: int) -> None:
         if mask != READ and self._queue is not None and mask & WRITE:

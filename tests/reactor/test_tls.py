@@ -308,10 +308,14 @@ def test_a_file_that_changed_is_not_sent_to_its_end(scene: Scene, file: int) -> 
 
 def test_a_paused_stream_leaves_it_in_the_kernel(scene: Scene) -> None:
     scene.quietly(scene.stream.pause_reading)
+    assert not scene.stream.unread()
     scene.peer.send(b"hello")
     assert scene.told() == []
+    assert scene.stream.unread()
     scene.quietly(scene.stream.resume_reading)
+    assert scene.stream.unread()
     assert scene.told() == [("data", b"hello")]
+    assert not scene.stream.unread()
 
 
 @pytest.mark.parametrize("server_side", [False, True])
@@ -329,8 +333,10 @@ def test_what_comes_with_the_handshakes_end_waits_for_a_paused_owner(server_side
     peer.flush()
     house.until(lambda: scene.state == "open", "the handshake")
     assert scene.told() == []
+    assert scene.stream.unread()
     scene.quietly(scene.stream.resume_reading)
     assert scene.told() == [("data", b"hello"), "eof"]
+    assert not scene.stream.unread()
     assert scene.stream.at_eof
 
 
