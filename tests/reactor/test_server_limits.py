@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from reactor.exchange import Exchange, FileSource, Head
-from reactor.server import REFUSED_AT_A_TIME, RETRY_SECONDS
+from reactor.server import IDLE_ENOUGH, LOOK_SECONDS, REFUSED_AT_A_TIME, RETRY_SECONDS
 from tests.loopback import LIMITS, Handling, House, Peer, Script, echo, housed, says
 from tests.reactor.test_server import GET, POST_CHUNKED, POST_EXPECTS, Facts, ends, file_of, post
 
@@ -209,6 +209,99 @@ def test_the_newest_connection_is_refused_and_the_old_are_served(house: House) -
     assert served.server.facts() == {
         "connections": {"open": 2, "active": 0, "accepted": 3, "refused": 2}, "exchanges": 3,
     }  # fmt: skip
+
+
+def test_the_connection_idle_for_longest_makes_room(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=3))
+    first, second, third = served.connect(), served.connect(), served.connect()
+    for peer in (second, first):
+        peer.send(GET)
+        assert peer.answer().status == 200
+        house.pass_time(2)
+    fourth, fifth = served.connect(), served.connect()
+    third.expect_close()  # it never asked
+    second.expect_close()
+    for peer in (first, fourth, fifth):
+        peer.send(GET)
+        assert peer.answer().status == 200
+    third.close()
+    second.close()
+    assert served.server.facts()["connections"] == {"open": 3, "active": 0, "accepted": 5, "refused": 0}
+
+
+def test_who_has_asked_for_something_makes_no_room(house: House) -> None:
+    handling = Handling()
+    served = house.serve(handling, replace(LIMITS, connections=3))
+    beginning, waiting, just_done = served.connect(), served.connect(), served.connect()
+    beginning.send(GET[:10])
+    waiting.send(GET)
+    house.pass_time(IDLE_ENOUGH)
+    just_done.send(GET)
+    handling.last.respond(Head(200), b"x")
+    assert just_done.answer().status == 200
+    house.pass_time(IDLE_ENOUGH / 2)
+    newest = house.connect(served.port)
+    refused(newest)
+    newest.close()
+    house.pass_time(IDLE_ENOUGH)
+    served.connect()
+    just_done.expect_close()
+    beginning.send(GET[10:])
+    for exchange in handling.exchanges[:1] + handling.exchanges[2:]:
+        exchange.respond(Head(200), b"x")
+    assert beginning.answer().status == waiting.answer().status == 200
+
+
+def test_room_is_made_for_so_many_at_a_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactor.server.ROOM_AT_A_TIME", 2)
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=4))
+    old = [served.connect() for _ in range(4)]
+    house.pass_time(IDLE_ENOUGH)
+    new = [served.connect() for _ in range(2)]
+    newest = house.connect(served.port)
+    refused(newest)  # those who leave have not closed their side yet
+    closed = [peer for peer in old if peer.read() and peer.at_eof]
+    assert len(closed) == 2
+    for peer in closed:
+        peer.close()
+    house.pass_time(LOOK_SECONDS)
+    served.connect().send(GET)
+    for peer in new:
+        peer.send(GET)
+        assert peer.answer().status == 200
+
+
+class Half:
+    """A door for one."""
+
+    def __init__(self) -> None:
+        self.inside: list[str] = []
+
+    def enter(self, peer: str) -> bool:
+        if not self.inside:
+            self.inside.append(peer)
+            return True
+        return False
+
+    def leave(self, peer: str) -> None:
+        self.inside.remove(peer)
+
+
+def test_who_may_not_come_in_costs_nobody_a_place(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=1))
+    served.server.door = Half()
+    old = served.connect()
+    house.pass_time(IDLE_ENOUGH)
+    refused(house.connect(served.port))
+    old.send(GET)
+    assert old.answer().status == 200
+
+
+def test_who_finds_no_room_leaves_the_door(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=0))
+    served.server.door = door = Half()
+    refused(house.connect(served.port))
+    assert door.inside == []
 
 
 def test_a_refusal_does_not_wait_for_ever(house: House) -> None:
