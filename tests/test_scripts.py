@@ -231,7 +231,7 @@ def test_a_short_soak_leaves_nothing_behind() -> None:
 
 
 def test_a_soak_finds_a_timer_that_is_left_behind() -> None:
-    done = soak("--leak", "--settle", "1")
+    done = soak("--leak", "--settle", "1", "--exchanges", "1")
     assert done.returncode == 1 and "soak: round 1, left behind: timers: " in done.stderr, done.stdout + done.stderr
 
 

@@ -273,7 +273,7 @@ def server_is_busy(reactor: Reactor) -> bool:
 
 def test_a_client_that_leaves_in_the_middle(connect: Callable[[], Client]) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    for request in (b"GET /large.bin", b"GET /api/stream/1000", b"GET /api/delay/30", b"GET /api/drip?duration=30"):
+    for request in (b"GET /large.bin", b"GET /api/stream/1000", b"GET /api/delay/30", b"GET /api/drip?duration=30&numbytes=3000"):
         client = connect()
         client.send(request + b" HTTP/1.1\r\nHost: a\r\n\r\n")
         client.read()
