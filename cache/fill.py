@@ -3,7 +3,8 @@
     state      on                                              → state
     filling    a piece arrives                                 → filling   (kept; waiting readers woken)
     filling    a piece that has no room in the store           → window    (not stored; no new readers)
-    filling    the end                                         → complete  (committed: the entry can be found)
+    filling    the end                                         → complete  (committed: the entry can be found; but not a
+                                                                            part of another size than Content-Range's)
     filling    cut off                                         → broken    (discarded, or kept as the part that came; every
                                                                             reader sees the cut)
     filling    the last reader leaves, much is missing         → broken    (the source is closed)
@@ -192,7 +193,10 @@ class Fill:
         if length is not None and length != self.size:
             self._break("the body is not as long as its head said")
             return
-        if self.state == "filling":
+        span = self.entry.span
+        if self.state == "filling" and span is not None and self.size != span[1] - span[0]:
+            self._writer.discard()  # in chunks, it turned out not to be the part that its Content-Range says
+        elif self.state == "filling":
             self._writer.commit()
             self.stored = True
         self.state = "complete"

@@ -354,9 +354,14 @@ class SharedFetch:
         decision = may_store(
             self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, self.caching.policy
         )
-        if decision.entry is not None and decision.entry.span is not None:
-            as_whole(decision.entry)
-        self._keep(decision.entry, head, body, now)
+        entry = decision.entry
+        if entry is not None and entry.span is not None:
+            length = len(body) if isinstance(body, bytes) else body.length
+            if length == entry.span[1] - entry.span[0]:
+                as_whole(entry)
+            elif length is not None:
+                entry = None  # it is not the part that its Content-Range says
+        self._keep(entry, head, body, now)
 
     def _keep(self, storable: Entry | None, head: Head, body: Body, now: float) -> None:
         """Store what may be stored and has not changed meanwhile, and answer with it."""
@@ -394,6 +399,8 @@ class SharedFetch:
         # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
         if self.shared and not failed and not self._tainted:
             caching.mark_unstorable(self.key, refused)
+        elif refused and not failed and head.status != 304:
+            caching.refused_again(self.key, self.request)
         self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if failed else caching.handle)
 
     def _hand_over(self, head: Head, body: Body, others_to: Callable[[Exchange], object]) -> None:
