@@ -403,6 +403,8 @@ class SharedFetch:
         # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
         if self.shared and not failed and not self._tainted and self._tells_of_all(head):
             caching.mark_unstorable(self.key, refused)
+        elif refused and not failed and head.status != 304:
+            caching.refused_again(self.key, self.request)
         alone = failed or self.part is not None
         self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if alone else caching.handle)
 
