@@ -101,7 +101,11 @@ class Forwarding:
 
     def _reverse(self, exchange: Exchange, upstreams: Upstreams) -> None:
         """Send it to the upstream that its path is for; raises ProtocolError."""
-        path, scheme = exchange.request.path, exchange.request.scheme
+        request = exchange.request
+        path, scheme, authority = request.path, request.scheme, request.authority
+        if authority and split_authority(authority)[0] != authority:
+            # What the cache takes for the same must be the same to the upstream, which may repeat it in its answer.
+            request.authority = origin_of(exchange.scheme, authority).authority
         if scheme is not None and scheme != exchange.scheme:
             # RFC 9110 section 7.4: else what the upstream says of one scheme would be stored for the other.
             raise ProtocolError("the request target's scheme is not the one that it came by", 421)

@@ -445,8 +445,10 @@ class SharedFetch:
     def _answer_readers(self, fill: Fill, head: Head, now: float) -> None:
         entry = fill.entry
         suiting, others = self._divided(entry, now)
-        having = [exchange for exchange in suiting if has_it(exchange, entry)]
-        reading = [exchange for exchange in suiting if exchange not in having]
+        having: list[Exchange] = []
+        reading: list[Exchange] = []
+        for exchange in suiting:
+            (having if has_it(exchange, entry) else reading).append(exchange)
         # All join before the first one reads: what it has read may be forgotten.
         readers = [fill.join() for _ in reading]
         if not suiting and not self.behind:

@@ -161,7 +161,7 @@ def _climbs(path: bytes) -> bool:
         return False
     depth = 0
     for segment in unquote_to_bytes(path.partition(b"?")[0]).replace(b"\\", b"/").split(b"/"):
-        segment = segment.partition(b";")[0]  # Java's servers take `..;x` for `..`
+        segment = segment.partition(b";")[0]  # some origins leave out a segment's parameters (RFC 3986 section 3.3)
         if segment == b"..":
             depth -= 1
             if depth < 0:

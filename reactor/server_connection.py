@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("reactor.server")
 
 JOIN_BODY = 32 * 1024  # bytes: a body up to this is copied behind its head and leaves in one send
+REQUESTS_PER_TURN = 64  # of one connection's pipelined requests; then the loop's other work has its turn
+PUMP_BYTES = 1024 * 1024  # pulled for one response in one turn, likewise, where its client takes them as fast as they come
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NEVER = float("inf")
 _BODYLESS = frozenset((204, 304))  # whatever the method (RFC 9110 sections 15.3.5 and 15.4.5)
@@ -187,11 +189,12 @@ class ServerConnection:
     # Requests.
 
     def _advance(self) -> None:
-        """Take up the requests that are there, until one is not answered at once."""
+        """Take up the requests that are there, until one is not answered at once, or others are due."""
         if self._advancing:
             return
         self._advancing = True
         parser, stream = self.parser, self.stream
+        left = REQUESTS_PER_TURN
         while self.exchange is None and (self.state == "idle" or self.state == "head" or self._drain()):
             if stream.backlog >= HIGH_WATER or stream.state != "open":
                 self._hold_back()
@@ -205,8 +208,16 @@ class ServerConnection:
                 self._await_request()
                 break
             self._begin(request)  # type: ignore[arg-type]
+            if self.exchange is not None:
+                break
             if self.state == "idle" and not parser._data:
                 self._await_request()
+                break
+            left -= 1
+            if not left:
+                if parser.buffered > self.server.limits.read_ahead:
+                    stream.pause_reading()
+                self.reactor.call_soon(self._settle)
                 break
         self._advancing = False
         if self._corked:
@@ -448,7 +459,11 @@ class ServerConnection:
         assert source is not None and exchange is not None
         if self._file_at is not None:
             return  # the kernel does the rest: drained() tells
+        room = PUMP_BYTES
         while stream.backlog < HIGH_WATER and stream.state == "open":
+            if room <= 0:
+                self.reactor.call_soon(self._source_ready)
+                break
             try:
                 data = source.pull(PULL)
             except BodyCutShort as error:
@@ -461,6 +476,7 @@ class ServerConnection:
             if data is None:
                 break
             size = len(data)
+            room -= size
             if self._left is not None:
                 self._left -= size
                 if self._left < 0 or (not size and self._left):
@@ -606,6 +622,8 @@ class ServerConnection:
             if not self._may_continue:
                 return  # at most one, and only to whom waits for it
             self._may_continue = False
+        elif self.stream.backlog >= HIGH_WATER:
+            return  # who does not read is told no news, which would pile up
         self.stream.write(b"%b%b\r\n" % (status_line(head.status, head.reason), head.fields.wire()))
 
     def _hand_over(self, exchange: ServerExchange, head: Head) -> tuple[Stream, bytes]:

@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from reactor.exchange import Exchange, FileSource, Head
+from reactor import server_connection
+from reactor.exchange import PULL, Exchange, FileSource, Head
 from reactor.server import IDLE_ENOUGH, LOOK_SECONDS, REFUSED_AT_A_TIME, RETRY_SECONDS
+from reactor.server_connection import PUMP_BYTES, REQUESTS_PER_TURN
+from reactor.stream import HIGH_WATER, LARGE_READ
 from tests.loopback import LIMITS, Handling, House, Peer, Script, echo, housed, says
 from tests.reactor.test_server import GET, POST_CHUNKED, POST_EXPECTS, Facts, ends, file_of, post
 
@@ -73,6 +76,67 @@ def test_without_a_rate_a_byte_now_and_then_is_enough(house: House) -> None:
         house.pass_time(LIMITS.body - 1)
         peer.send(b"x")
     assert peer.answer().body == b"x" * 10
+
+
+# Greedy ones.
+
+
+def test_who_asks_without_end_leaves_others_their_turn(house: House) -> None:
+    handling = Handling(says(b"x"))
+    served = house.serve(handling)
+    greedy, other = served.connect(), served.connect()
+    many = 20 * REQUESTS_PER_TURN
+    assert greedy.sock.send(GET * many) == len(GET * many)
+    other.sock.send(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert other.answer().body == b"x"
+    place = [exchange.request.path for exchange in handling.exchanges].index(b"/other")
+    assert place <= 2 * REQUESTS_PER_TURN
+    for _ in range(many):
+        assert greedy.answer().body == b"x"
+
+
+def test_what_is_asked_without_end_is_not_read_without_end(house: House) -> None:
+    handling = Handling(says(b"x"))
+    served = house.serve(handling)
+    greedy = served.connect()
+    many = 20_000
+    assert greedy.offer(GET * many) == len(GET * many) > 2 * (LIMITS.read_ahead + LARGE_READ)
+
+    def all_answered() -> bool:
+        assert served.connection.parser.buffered <= LIMITS.read_ahead + LARGE_READ
+        greedy.read(1 << 24)
+        return len(handling.ended) == many
+
+    house.until(all_answered)
+
+
+def test_a_body_without_end_leaves_others_their_turn(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client takes it as fast as it comes, so that nothing ever waits."""
+    monkeypatch.setattr(server_connection, "HIGH_WATER", 1 << 40)
+    pieces = 10 * PUMP_BYTES // PULL
+    body = Script(house.reactor, *[bytes(PULL)] * pieces, b"")
+    peer = house.serve(Handling(says(body))).connect()
+    peer.sock.send(GET)
+    house.until(lambda: len(body.pieces) < pieces)
+    assert len(body.pieces) >= pieces - 2 * PUMP_BYTES // PULL, "once with its request, and once more at the turn's end"
+    assert len(peer.answer().body) == pieces * PULL
+
+
+def test_who_does_not_read_is_told_no_news(house: House) -> None:
+    news = Head(103, [(b"Link", b"x" * 16_000)] * 3)
+
+    def answer(exchange: Exchange) -> None:
+        for _ in range(32):
+            exchange.inform(news)
+        exchange.respond(Head(200), b"x")
+
+    served = house.serve(Handling(answer))
+    peer = served.connect(small_buffers=True)
+    peer.send(GET)
+    assert served.connection.stream.backlog < HIGH_WATER + 2 * 48_000
+    while (status := peer.head().status) == 103:
+        pass
+    assert status == 200
 
 
 # Slow readers.
