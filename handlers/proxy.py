@@ -20,7 +20,7 @@ from reactor.exchange import Body, Exchange, Head, Source, error_page
 from reactor.http.fields import Fields, split_tokens
 from reactor.http.framing import CHUNKED, parse_length
 from reactor.http.parser import Request, Response
-from reactor.http.uri import Origin, origin_of, split_authority
+from reactor.http.uri import Origin, origin_of, spellings, split_authority
 from reactor.relay import IDLE, Relay
 
 # RFC 9110 section 7.6.1, and what names or frames this hop alone.
@@ -102,10 +102,10 @@ class Forwarding:
     def _reverse(self, exchange: Exchange, upstreams: Upstreams) -> None:
         """Send it to the upstream that its path is for; raises ProtocolError."""
         request = exchange.request
-        path, scheme, authority = request.path, request.scheme, request.authority
-        if authority and split_authority(authority)[0] != authority:
+        path, scheme = request.path, request.scheme
+        if request.authority:
             # What the cache takes for the same must be the same to the upstream, which may repeat it in its answer.
-            request.authority = origin_of(exchange.scheme, authority).authority
+            request.authority = spellings[exchange.scheme, request.authority]
         if scheme is not None and scheme != exchange.scheme:
             # RFC 9110 section 7.4: else what the upstream says of one scheme would be stored for the other.
             raise ProtocolError("the request target's scheme is not the one that it came by", 421)
