@@ -12,7 +12,7 @@ the page whose script asks, not the upstream that answers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from handlers.upstreams import Upstream, Upstreams
@@ -52,7 +52,7 @@ Reference = Callable[[bytes], bytes]
 
 
 def map_fields(
-    fields: Fields, upstreams: Upstreams, used: Upstream, target: bytes, host: bytes, asked_as: bytes | None = None
+    fields: Fields, upstreams: Upstreams, used: Upstream, target: bytes, host: bytes, asked_as: Sequence[bytes] = ()
 ) -> None:
     """Map them all; `host` is the name (in lower case) that we were asked by. For the others see `Upstreams.map_back`."""
     reference = partial(upstreams.map_back, used=used, target=target, asked_as=asked_as)
