@@ -26,14 +26,14 @@ NOT_MODIFIED: Final = Answer(304)
 UNSATISFIABLE: Final = Answer(416)
 
 
-def answer(request: Request, entry: Entry, length: int, now: float) -> Answer:
+def answer(request: Request, entry: Entry, length: int, wall: float) -> Answer:
     """How a request with conditions or a range is answered from the stored response that was chosen for it.
 
-    `length` is that of the stored body in bytes. The order is that of RFC 9110 section 13.2.2, without the preconditions
-    that are for the origin.
+    `length` is that of the stored body in bytes; `wall` (seconds since the epoch) helps to read RFC 850 dates. The order is
+    that of RFC 9110 section 13.2.2, without the preconditions that are for the origin.
     """
     # RFC 9110 section 13.2.1: conditions count only where the answer without them would be 2xx.
-    if 200 <= entry.status < 300 and _not_modified(request, entry, now):
+    if 200 <= entry.status < 300 and _not_modified(request, entry, wall):
         return NOT_MODIFIED
     value = request.fields.index.get(b"range")
     # RFC 9110 section 14.2: Range is for GET, and for what would otherwise be a 200.
@@ -49,10 +49,10 @@ def answer(request: Request, entry: Entry, length: int, now: float) -> Answer:
     return Answer(206, tuple(ranges)) if isinstance(ranges, list) else UNSATISFIABLE
 
 
-def _not_modified(request: Request, entry: Entry, now: float) -> bool:
+def _not_modified(request: Request, entry: Entry, wall: float) -> bool:
     # RFC 9111 section 4.3.2: without Last-Modified, If-Modified-Since is compared with the stored Date.
     modified = entry.date if entry.last_modified is None else entry.last_modified
-    return not_modified(request.method, request.fields, entry.etag, modified, now)
+    return not_modified(request.method, request.fields, entry.etag, modified, wall)
 
 
 _NOT_IN_304: Final = (

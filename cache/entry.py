@@ -26,6 +26,9 @@ NOT_STORED = frozenset(
 _ENTITY_TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"|[!#-+\--~]+')
 _CONTENT_RANGE = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
 
+GROUPS = 128  # of one field; further ones are not read (RFC 9875 section 2 asks for as many, of 32 characters each)
+GROUPS_BYTES = 8 * 1024  # a longer Cache-Groups field is left out of account
+
 Span = tuple[int, int, int | None]
 """start, stop (half-open) and the complete length, None where unknown, of a partial response."""
 
@@ -33,12 +36,17 @@ Span = tuple[int, int, int | None]
 class Entry:
     """One stored response. Made anew when a 304 freshens it; the slots at the end are the store's.
 
-    `fresh_until`, `request_time`, `response_time` and `date` are seconds since the epoch; `initial_age` and `lifetime` are
-    seconds. `etag` is the field's value as it came, None where it is no single tag.
+    `request_time`, `response_time` and `fresh_until` are seconds on the monotonic clock, by which it ages here, whatever
+    becomes of the wall clock; `received` is response_time by the latter. `received`, `date` and `last_modified` are seconds
+    since the epoch; `initial_age` and `lifetime` are seconds. `etag` is the field's value as it came, None where it is no
+    single tag.
+
+    A store that outlives the process keeps `received` and `initial_age`: what it reads back has a response_time of
+    `now - max(0, wall - received)`, with both clocks as they are by then.
     """
 
     __slots__ = (
-        "method", "status", "reason", "fields", "request_time", "response_time", "date", "initial_age", "lifetime",
+        "method", "status", "reason", "fields", "request_time", "response_time", "received", "date", "initial_age", "lifetime",
         "lifetime_source", "fresh_until", "control", "rule", "no_cache", "no_stale", "invalid", "plain",
         "etag", "last_modified", "vary", "secondary", "span", "length", "groups",
         "body", "store", "rendered",
@@ -46,7 +54,7 @@ class Entry:
 
     def __init__(
         self, request: Request, status: int, reason: bytes | None, fields: Fields, request_time: float, response_time: float,
-        policy: Policy, control: ResponseControl | None = None, rule: OperatorRule | None = None,
+        received: float, policy: Policy, control: ResponseControl | None = None, rule: OperatorRule | None = None,
     ) -> None:
         """Read a response that `may_store` let in; `control` and `rule` are what that decision carries."""
         self.method = request.method
@@ -54,6 +62,7 @@ class Entry:
         self.reason = reason
         self.request_time = request_time
         self.response_time = response_time
+        self.received = received
         self.control = control = response_control(fields, policy.targets) if control is None else control
         self.rule = rule
         self._read_times(fields, policy)
@@ -78,41 +87,39 @@ class Entry:
         self.rendered: Any = None
 
     def _read_times(self, fields: Fields, policy: Policy) -> None:
-        date = date_of(fields, b"date", self.response_time)
+        date = date_of(fields, b"date", self.received)
         # RFC 9110 section 6.6.1: a missing or invalid Date is the time of receipt.
-        self.date = int(self.response_time) if date is None else date
-        self.initial_age = corrected_initial_age(age_value(fields), self.date, self.request_time, self.response_time)
+        self.date = int(self.received) if date is None else date
+        delay = self.response_time - self.request_time
+        self.initial_age = corrected_initial_age(age_value(fields), self.date, self.received, delay)
         self.lifetime, self.lifetime_source = freshness_lifetime(
             self.status, fields, self.control, self.date, policy, self.rule
         )
-        # RFC 9111 section 4.2: fresh while the lifetime exceeds the age, which grows with the clock from here on.
-        self.fresh_until = self.response_time + self.lifetime - self.initial_age
+        # RFC 9111 section 4.2: fresh while the lifetime exceeds the age, which grows with time from here on.
+        self.fresh_until = self.response_time + (self.lifetime - self.initial_age)
 
     def _read_validators(self, fields: Fields) -> None:
         self.etag = entity_tag(fields)
-        self.last_modified = date_of(fields, b"last-modified", self.response_time)
+        self.last_modified = date_of(fields, b"last-modified", self.received)
         self.groups = cache_groups(fields)
 
     def settle(self) -> None:
         """Find out anew, after a change, whether it is plain: whole, and good for a GET while fresh where its Vary matches.
 
-        That is the one look-up which must be quick. What was stale on arrival is not plain: a clock set back would make it
-        look fresh.
+        That is the one look-up which must be quick.
         """
         self.plain = (
-            self.method != b"HEAD" and self.span is None and self.vary is not None and not self.no_cache
-            and not self.invalid and self.lifetime > self.initial_age
-        )  # fmt: skip
+            self.method != b"HEAD" and self.span is None and self.vary is not None and not self.no_cache and not self.invalid
+        )
 
     def take_age_of(self, other: Entry) -> None:
         """It is as old as that one: both are from the same response, whose Age is read already."""
         self.initial_age = other.initial_age
-        self.fresh_until = self.response_time + self.lifetime - self.initial_age
-        self.settle()
+        self.fresh_until = self.response_time + (self.lifetime - self.initial_age)
 
     def current_age(self, now: float) -> float:
-        """Seconds (section 4.2.3); a clock set back does not make it younger than it came."""
-        return self.initial_age + max(0.0, now - self.response_time)
+        """Seconds (section 4.2.3)."""
+        return self.initial_age + (now - self.response_time)
 
     def age(self, now: float) -> int:
         """The value of an Age field (section 5.1)."""
@@ -127,7 +134,7 @@ class Entry:
 
     def staleness(self, now: float) -> float:
         """Seconds since it went stale, less than 0 while it is fresh."""
-        return max(now, self.response_time) - self.fresh_until
+        return now - self.fresh_until
 
     def invalidate(self) -> None:
         """Mark it as in need of validation before any further use (section 4.4)."""
@@ -167,16 +174,16 @@ def partial_span(fields: Fields) -> Span | None:
 
 
 def cache_groups(fields: Fields, name: bytes = b"cache-groups") -> tuple[bytes, ...]:
-    """The strings of a Cache-Groups or Cache-Group-Invalidation field (RFC 9875 sections 2 and 3); () where invalid."""
+    """The strings of a Cache-Groups or Cache-Group-Invalidation field (RFC 9875 sections 2 and 3); () where invalid or too long."""
     value = fields.index.get(name)
-    if value is None:
+    if value is None or len(value) > GROUPS_BYTES:
         return ()
     try:
         members = [member.value if isinstance(member, Item) else None for member in parse_list(value)]
     except ProtocolError:
         return ()
     groups = [member.encode("ascii") for member in members if type(member) is str]
-    return tuple(groups) if len(groups) == len(members) else ()
+    return tuple(groups[:GROUPS]) if len(groups) == len(members) else ()
 
 
 def content_length(fields: Fields) -> int | None:

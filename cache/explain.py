@@ -27,7 +27,7 @@ _SOURCES = {
 
 
 def explain(request: Request, stored: Sequence[Entry], now: float, policy: Policy = DEFAULT_POLICY) -> Reasons:
-    """The chain of reasons behind `lookup`'s verdict: (text, section), the verdict last."""
+    """The chain of reasons behind `lookup`'s verdict: (text, section), the verdict last. `now` is as there."""
     verdict = lookup(request, stored, now, policy)
     chain: Reasons = []
     if stored and not isinstance(verdict, Pass):

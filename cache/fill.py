@@ -3,7 +3,8 @@
     state      on                                              → state
     filling    a piece arrives                                 → filling   (kept; waiting readers woken)
     filling    a piece that has no room in the store           → window    (not stored; no new readers)
-    filling    the end                                         → complete  (committed: the entry can be found)
+    filling    the end                                         → complete  (committed: the entry can be found; but not a
+                                                                            part of another size than Content-Range's)
     filling    cut off                                         → broken    (discarded, or kept as the part that came; every
                                                                             reader sees the cut)
     filling    the last reader leaves, much is missing         → broken    (the source is closed)
@@ -26,7 +27,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from cache.entry import Entry
-from cache.partial import as_part
+from cache.partial import as_part, as_received
 from reactor.errors import BodyCutShort
 from reactor.exchange import PULL, Source
 from reactor.loop import Reactor, Timer
@@ -35,6 +36,7 @@ log = logging.getLogger("cache.fill")
 
 WINDOW = 1024 * 1024  # bytes kept for the slowest reader of a body that is not stored
 STALL = 10.0  # seconds a reader may hold up the others of such a body before it is cut off
+JOIN = 4 * 1024  # bytes: a piece of it is joined to the one before up to here, so that many small ones cost no more than few
 LITTLE = 256 * 1024  # bytes still missing for which a fetch goes on although nobody waits for it
 ALONE = 1024 * 1024  # bytes pulled in one turn for nobody; then the loop's other work has its turn
 
@@ -183,6 +185,8 @@ class Fill:
             self._alone = False
         self.size += len(data)
         if self.state == "window":
+            if self._tail and len(self._tail[-1]) + len(data) <= JOIN:
+                data = b"".join((self._tail.pop(), data))
             self._tail.append(data)
             if self.readers and self._slowest() >= self.size:  # who reads a range further on needs none of this
                 self.advanced()
@@ -192,9 +196,11 @@ class Fill:
         if length is not None and length != self.size:
             self._break("the body is not as long as its head said")
             return
-        if self.state == "filling":
+        if self.state == "filling" and as_received(self.entry, self.size):
             self._writer.commit()
             self.stored = True
+        elif self.state == "filling":
+            self._writer.discard()
         self.state = "complete"
         self._over()
 

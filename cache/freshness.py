@@ -1,4 +1,4 @@
-"""Age and freshness lifetime of a response: RFC 9111 section 4.2. Times are seconds since the epoch."""
+"""Age and freshness lifetime of a response: RFC 9111 section 4.2. Dates are seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def age_value(fields: Fields) -> int:
     return delta_seconds(value.partition(b",")[0].strip(OWS)) or 0
 
 
-def corrected_initial_age(age: int, date: float, request_time: float, response_time: float) -> float:
-    """How old a response was when it arrived (section 4.2.3).
+def corrected_initial_age(age: int, date: float, received: float, response_delay: float) -> float:
+    """How old a response was when it arrived, at `received` by the wall clock (section 4.2.3).
 
-    Date has whole seconds, so that the arrival counts in whole seconds too where the two are compared.
+    Date has whole seconds, so that the arrival counts in whole seconds too where the two are compared. `response_delay` is
+    the time from the request on, in seconds.
     """
-    apparent_age = max(0, int(response_time) - int(date))
-    response_delay = max(0.0, response_time - request_time)  # a clock set back makes no response younger
+    apparent_age = max(0, int(received) - int(date))
     return max(apparent_age, age + response_delay)
 
 

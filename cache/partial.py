@@ -26,11 +26,21 @@ def as_part(entry: Entry, received: int, complete: int | None) -> bool:
     return True
 
 
-def as_whole(entry: Entry) -> None:
-    """Record a 206 that carries everything as the 200 it might as well have been (RFC 9110 section 15.3.7.3)."""
-    if entry.span is not None and entry.span[0] == 0 and entry.span[1] == entry.span[2]:
+def as_received(entry: Entry, size: int) -> bool:
+    """Record of a 206 the `size` bytes that came, where its Content-Range told of more; False where it told of fewer.
+
+    One that carries everything becomes the 200 it might as well have been (RFC 9110 section 15.3.7.3).
+    """
+    if entry.span is None:
+        return True
+    start, stop, complete = entry.span
+    if not 0 < size <= stop - start:
+        return False
+    entry.span = (start, start + size, complete)
+    if size == complete:
         entry.status, entry.reason, entry.span = 200, None, None
         entry.settle()
+    return True
 
 
 def joined_span(old: Entry, new: Entry) -> Span | None:
@@ -61,8 +71,9 @@ def combine(old: Entry, new: Entry, request: Request, policy: Policy = DEFAULT_P
     whole = start == 0 and stop == complete
     merged = updated_fields(old, new.fields)
     entry = Entry(
-        request, 200 if whole else 206, None, merged, new.request_time, new.response_time, policy, rule=new.rule
-    )
+        request, 200 if whole else 206, None, merged, new.request_time, new.response_time, new.received, policy,
+        rule=new.rule,
+    )  # fmt: skip
     entry.take_age_of(new)
     entry.length = stop - start
     if not whole:

@@ -12,7 +12,7 @@ stored). It ends in one verdict of a closed set:
     Unavailable    answers 504: the client wanted a stored response or none
 
 Every verdict carries `fwd`, the word of Cache-Status for it (RFC 9211 section 2.2), `reason` and `section`.
-Time is an argument everywhere: seconds since the epoch.
+Time is an argument everywhere: `now` is seconds on the monotonic clock that the stored responses' times are on.
 """
 
 from __future__ import annotations

@@ -28,11 +28,11 @@ def stale_status(name: bytes, ttl: int, why: str) -> bytes:
 
 def forward_status(
     name: bytes, fwd: str, fwd_status: int | None = None, stored: bool = False, collapsed: bool = False,
-    ttl: int | None = None, key: bytes | None = None, detail: bytes | None = None, in_vain: bool = False,
+    ttl: int | None = None, detail: str | None = None, in_vain: bool = False,
 ) -> bytes:
     """Went upstream, for the reason `fwd` (section 2.2). `fwd_status` is what came back, where the client got another.
 
-    `collapsed` says that another request's answer served, `in_vain` that one was waited for and did not.
+    `collapsed` says that another request's answer served, `in_vain` that one was waited for and did not; `detail` is a word.
     """
     parts = [b"%b; fwd=%b" % (name, fwd.encode("ascii"))]
     if fwd_status is not None:
@@ -43,8 +43,11 @@ def forward_status(
         parts.append(b"collapsed=?0" if in_vain else b"collapsed")
     if ttl is not None:
         parts.append(b"ttl=%d" % ttl)
-    if key is not None:
-        parts.append(b"key=" + sf_string(key))
     if detail is not None:
-        parts.append(b"detail=" + sf_string(detail))
+        parts.append(b"detail=" + detail.encode("ascii"))
     return b"; ".join(parts)
+
+
+def with_key(status: bytes, key: bytes) -> bytes:
+    """The same member, with the primary key too (section 2.7)."""
+    return b"%b; key=%b" % (status, sf_string(key))

@@ -41,11 +41,12 @@ class StoreDecision:
 
 def may_store(
     request: Request, uri: bytes, status: int, reason: bytes | None, fields: Fields,
-    request_time: float, response_time: float, policy: Policy = DEFAULT_POLICY,
+    request_time: float, response_time: float, received: float, policy: Policy = DEFAULT_POLICY,
 ) -> StoreDecision:
     """Decide on a response's head; that its body came whole is for the caller to see to (section 3.3).
 
-    `uri` is the primary key; `request_time` and `response_time` are when the request was sent and the head received.
+    `uri` is the primary key; `request_time` and `response_time` are when the request was sent and the head received, in
+    seconds on the monotonic clock, and `received` is the latter in seconds since the epoch.
     """
     rule = policy.rule_for(request.authority, request.path) if policy.rules else None
     control = response_control(fields, policy.targets)
@@ -54,7 +55,7 @@ def may_store(
     refusal = refusal or _refused_by_fields(request, uri, status, fields, control, rule)
     if refusal is not None:
         return StoreDecision(None, *refusal)
-    entry = Entry(request, status, reason, fields, request_time, response_time, policy, control, rule)
+    entry = Entry(request, status, reason, fields, request_time, response_time, received, policy, control, rule)
     refusal = _refused_as_useless(entry, policy)
     if refusal is not None:
         return StoreDecision(None, *refusal)

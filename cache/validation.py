@@ -79,9 +79,9 @@ def forward_fields(request: Request, verdict: Verdict) -> Fields:
 
 def validate(
     request: Request, verdict: Revalidate, status: int, fields: Fields, request_time: float, response_time: float,
-    policy: Policy = DEFAULT_POLICY,
+    received: float, policy: Policy = DEFAULT_POLICY,
 ) -> Validation:
-    """What the answer to a Revalidate means (section 4.3.3)."""
+    """What the answer to a Revalidate means (section 4.3.3). The times are those of storing.may_store."""
     if status in ERRORS:
         stale = stale_on_error(request, verdict.entry, response_time, policy, status)
         return REPLACED if stale is None else Failed(stale)
@@ -92,7 +92,7 @@ def validate(
         selected = [verdict.entry]
     if not selected:
         return FORWARD if _is_for_the_client(request, verdict, fields) else REFETCH
-    return _freshened(request, selected, fields, request_time, response_time, policy)
+    return _freshened(request, selected, fields, request_time, response_time, received, policy)
 
 
 def outdated(verdict: Revalidate, status: int) -> tuple[Entry, ...]:
@@ -117,7 +117,7 @@ def _asks_of_one(verdict: Revalidate) -> bool:
 def _is_for_the_client(request: Request, verdict: Revalidate, fields: Fields) -> bool:
     """The 304 names one of the client's own entity tags, which went along with ours (section 4.3.2)."""
     etag = entity_tag(fields)
-    sent = entity_tags(dict(verdict.fields).get(b"If-None-Match", b""))
+    sent = frozenset(entity_tags(dict(verdict.fields).get(b"If-None-Match", b"")))
     return etag is not None and any(weak_match(tag, etag) for tag in client_tags(request) if tag in sent)
 
 
@@ -149,7 +149,7 @@ def _has_strong(entry: Entry, etag: bytes, fields: Fields) -> bool:
 
 def _same_date(entry: Entry, fields: Fields) -> bool:
     modified = entry.last_modified
-    return modified is not None and modified == date_of(fields, b"last-modified", entry.response_time)
+    return modified is not None and modified == date_of(fields, b"last-modified", entry.received)
 
 
 def _date_is_strong(entry: Entry) -> bool:
@@ -158,9 +158,10 @@ def _date_is_strong(entry: Entry) -> bool:
 
 
 def _freshened(
-    request: Request, selected: list[Entry], fields: Fields, request_time: float, response_time: float, policy: Policy
-) -> Freshened:
-    pairs = [(old, freshen(old, request, fields, request_time, response_time, policy)) for old in selected]
+    request: Request, selected: list[Entry], fields: Fields, request_time: float, response_time: float, received: float,
+    policy: Policy,
+) -> Freshened:  # fmt: skip
+    pairs = [(old, freshen(old, request, fields, request_time, response_time, received, policy)) for old in selected]
     answer = max((new for _, new in pairs), key=recency)
     if not _may_stay(answer, policy):
         answer.invalidate()  # with what the 304 said it is for who asked alone, and not for those who waited too
@@ -182,7 +183,7 @@ def _may_stay(entry: Entry, policy: Policy) -> bool:
 
 
 def freshen(
-    entry: Entry, request: Request, fields: Fields, request_time: float, response_time: float,
+    entry: Entry, request: Request, fields: Fields, request_time: float, response_time: float, received: float,
     policy: Policy = DEFAULT_POLICY,
 ) -> Entry:
     """The stored response with the fields of a 304 or HEAD response in place of its own (section 3.2).
@@ -191,7 +192,9 @@ def freshen(
     """
     merged = updated_fields(entry, fields)
     control = response_control(merged, policy.targets)
-    new = Entry(request, entry.status, entry.reason, merged, request_time, response_time, policy, control, entry.rule)
+    new = Entry(
+        request, entry.status, entry.reason, merged, request_time, response_time, received, policy, control, entry.rule
+    )
     new.method = entry.method
     new.length = entry.length
     new.span = entry.span
@@ -217,12 +220,12 @@ def updated_fields(entry: Entry, fields: Fields) -> Fields:
 
 def after_head(
     request: Request, entries: Sequence[Entry], fields: Fields, request_time: float, response_time: float,
-    policy: Policy = DEFAULT_POLICY,
+    received: float, policy: Policy = DEFAULT_POLICY,
 ) -> Updates:
     """What a 200 to a HEAD that was forwarded tells of stored GET responses (section 4.3.5): an update, or their end."""
     found = [entry for entry in selectable(request, entries) if entry.method != b"HEAD"]
     same = [entry for entry in found if _same_representation(entry, fields)]
-    pairs = [(entry, freshen(entry, request, fields, request_time, response_time, policy)) for entry in same]
+    pairs = [(entry, freshen(entry, request, fields, request_time, response_time, received, policy)) for entry in same]
     return _updates(request, pairs, policy) + tuple([(entry, None) for entry in found if entry not in same])
 
 

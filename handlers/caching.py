@@ -25,7 +25,7 @@ from cache.invalidation import invalidates
 from cache.key import primary_key
 from cache.policy import DEFAULT_POLICY, Policy
 from cache.rules import Hit, Miss, Pass, Revalidate, Stale, Unavailable, conditional_fields, lookup, matching, may_answer
-from cache.status import forward_status, hit_status, stale_status
+from cache.status import forward_status, hit_status, stale_status, with_key
 from cache.stores.memory import ContentSource, MemoryStore
 from cache.storing import displaced, may_store
 from cache.validation import Updates, after_head
@@ -41,11 +41,12 @@ from reactor.timing import FetchTimes
 log = logging.getLogger("handlers.caching")
 
 HIT_FOR_MISS_SECONDS = 30.0  # how long a key that could not be stored is fetched by each for itself, unless one can be
-# Why: the response was refused by its head, or by its size; or one has come since that is not refused.
-REFUSED, TOO_LARGE, STORABLE = "refused", "too large", "storable"
+# Why: the response was too large; or its head was refused, once or twice running. Once may have been for one client alone.
+TOO_LARGE, ONCE, REFUSED = "too large", "once", "refused"
 HIT_FOR_MISS_KEYS = 4096  # remembered so; the oldest is forgotten
 VALIDATED_KEYS = 4096  # remembered as validated by a client while nothing was stored; the oldest is forgotten
-FETCHES_PER_KEY = 16  # shared fetches under way for one key (one per variant); further exchanges go on alone
+# Shared fetches under way for one key (one per variant), and as many of its ranges; further exchanges go on alone.
+FETCHES_PER_KEY = 16
 
 # Credentials, and directives for caches: who sends these is neither answered by another's fetch, nor are others by theirs.
 _OWN_TERMS = frozenset((b"authorization", b"cache-control", b"pragma"))
@@ -78,7 +79,8 @@ class Caching:
         self.fetches: dict[bytes, list[SharedFetch]] = {}  # under way, which others may wait for
         self._apart: dict[bytes, list[SharedFetch]] = {}  # under way, which nobody else may
         self._unstorable: dict[bytes, tuple[float, str]] = {}  # key → until when (seconds on the reactor's clock), and why
-        self._telling = _TELLING.union(policy.targets)
+        self._targets = frozenset(policy.targets)
+        self._telling = _TELLING | self._targets
         self._validated: dict[bytes, None] = {}  # keys of which the origin told a client lately that it has them already
         self._notes = {fwd: partial(self._note, forward_status(name, fwd)) for fwd in _FORWARDED}
         self._notes_in_vain = {
@@ -103,10 +105,10 @@ class Caching:
 
     def decide(self, exchange: Exchange, key: bytes, entries: Sequence[Entry]) -> None:
         """Answer, wait or forward, now that the stored responses are known."""
-        now = exchange.reactor.wall
+        now = exchange.reactor.now
         if not entries and key in self._unstorable and self._goes_alone(exchange.request, key):
             why = self._unstorable[key][1]
-            if why != STORABLE:
+            if why != ONCE:
                 exchange.reason = "what came a moment ago could not be stored"
                 self.pass_on(exchange, key, "uri-miss", watched=why == REFUSED)
                 return
@@ -134,14 +136,14 @@ class Caching:
         """A stored response answers: its head is serialized once a second, its body is shared."""
         exchange.verdict = "hit"
         entry.store.visited = True
-        now = exchange.reactor.wall
+        now = exchange.reactor.now
         rendered = entry.rendered
         if rendered is None:
-            rendered = entry.rendered = Rendered(entry, now, hit_status(self.name, entry.ttl(now)))
-        elif not rendered.since <= now < rendered.until:
-            rendered.renew(entry, now, hit_status(self.name, entry.ttl(now)))
+            rendered = entry.rendered = Rendered(entry, now, self._hit_status(entry, now))
+        elif now >= rendered.until:
+            rendered.renew(entry, now, self._hit_status(entry, now))
         if special:
-            answer_conditionally(exchange, entry, rendered.head, now)
+            answer_conditionally(exchange, entry, rendered.head)
             return
         body = rendered.body
         exchange.respond(rendered.head, ContentSource(entry.body, 0, entry.body.size) if body is None else body)
@@ -149,25 +151,34 @@ class Caching:
     def _stale(self, exchange: Exchange, stale: Stale) -> None:
         """A stale one answers, and says what allowed that; rare enough to be written out each time."""
         exchange.verdict = "stale"
-        entry, now = stale.entry, exchange.reactor.wall
+        entry, now = stale.entry, exchange.reactor.now
         entry.store.visited = True
-        rendered = Rendered(entry, now, stale_status(self.name, entry.ttl(now), stale.why))
-        answer_conditionally(exchange, entry, rendered.head, now)
+        status = self.told(stale_status(self.name, entry.ttl(now), stale.why), entry.store.key)
+        answer_conditionally(exchange, entry, Rendered(entry, now, status).head)
+
+    def _hit_status(self, entry: Entry, now: float) -> bytes:
+        status = hit_status(self.name, entry.ttl(now))
+        return with_key(status, entry.store.key) if self.policy.status_key else status
+
+    def told(self, status: bytes, key: bytes) -> bytes:
+        """A member of Cache-Status, with the key where that is asked for."""
+        return with_key(status, key) if self.policy.status_key else status
 
     # To the handler.
 
     def pass_on(self, exchange: Exchange, key: bytes, fwd: str, watched: bool = False) -> None:
         if watched:
             exchange.map_head(self._watch)
+        told: list[bytes] = []
         if fwd == "method":
-            exchange.map_head(self._note_method)
+            exchange.map_head(partial(self._note_method, told))
         else:
             exchange.map_head((self._notes_in_vain if exchange.verdict in _WAITED else self._notes)[fwd])
         exchange.verdict = "pass"
         if exchange.timing is not None:
             exchange.timing.fetch = FetchTimes()  # it may have waited for another's before
         if exchange.request.method == b"POST":
-            posted = partial(self._posted, exchange, key)
+            posted = partial(self._posted, exchange, key, told)
             exchange = exchange.derive(exchange.request, exchange.body, posted, self._post_ended)
         self.handler.handle(exchange)
 
@@ -176,34 +187,44 @@ class Caching:
             return head  # RFC 9211 section 2: not on what an intermediary made itself
         if exchange.request.method == b"HEAD":
             status += self._head_answered(exchange, head)
+        if self.policy.status_key:
+            status = with_key(status, _key_of(exchange))
         head = head.edited()
         head.fields.append_valid(b"Cache-Status: " + status, b"cache-status", status)
         return head
 
     def _watch(self, exchange: Exchange, head: Head) -> Head:
         """What one client brought upon itself keeps a key out of the store no longer than until another asks."""
-        request, now = exchange.request, exchange.reactor.wall
-        key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+        index = head.fields.index
+        # By no rule, what tells neither a lifetime nor a validator is of no use, and what says no-store is not asked further;
+        # that is most of what comes here.
+        if exchange.error is not None or not self.policy.rules and (
+            self._telling.isdisjoint(index) or (b"no-store" in index.get(b"cache-control", b"") and self._targets.isdisjoint(index))
+        ):
+            return head
+        request, key = exchange.request, _key_of(exchange)
         until, why = self._unstorable.get(key, (0.0, ""))
-        # What tells neither a lifetime nor a validator is of no use but by a rule; it is most of what comes here.
-        if why == REFUSED and exchange.error is None and (self.policy.rules or not self._telling.isdisjoint(head.fields.index)):
-            if may_store(request, key, head.status, head.reason, head.fields, now, now, self.policy).entry is not None:
-                self._unstorable[key] = until, STORABLE
+        if why == REFUSED and self._may_store(exchange, request, key, head) is not None:
+            self._unstorable[key] = until, ONCE
         return head
 
-    def _note_method(self, exchange: Exchange, head: Head) -> Head:
-        """RFC 9111 section 4.4: what an unsafe method may have changed is not used again unasked."""
+    def _note_method(self, told: list[bytes], exchange: Exchange, head: Head) -> Head:
+        """RFC 9111 section 4.4: what an unsafe method may have changed is not used again unasked.
+
+        `told` is what else Cache-Status says.
+        """
         request = exchange.request
         if exchange.error is not None or not request.path.startswith(b"/"):
             return head  # `*` and CONNECT's target are no URIs
-        uri = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+        uri = _key_of(exchange)
         gone = invalidates(request, uri, head.status, head.fields)
         for key in gone.keys:
             self._invalidate(key)
         if gone.groups:
             self._invalidate_groups(gone.origin + b"/", frozenset(gone.groups))
         head = head.edited()
-        head.fields.add(b"Cache-Status", forward_status(self.name, "method"))
+        status = b"".join([forward_status(self.name, "method"), *told])
+        head.fields.add(b"Cache-Status", self.told(status, uri))
         return head
 
     def _invalidate(self, key: bytes) -> None:
@@ -228,17 +249,23 @@ class Caching:
 
         It may be stored itself; what Cache-Status says of that.
         """
-        request, now = exchange.request, exchange.reactor.wall
-        key = primary_key(request.scheme or exchange.scheme, request.authority, request.path)
-        sent = _sent_at(exchange)
+        request, reactor, key = exchange.request, exchange.reactor, _key_of(exchange)
         if head.status == 200:
-            self.with_entries(key, partial(self._after_head, request, head.fields.copy(), sent, now))
-        entry = may_store(request, key, head.status, head.reason, head.fields, sent, now, self.policy).entry
+            times = (exchange.started, reactor.now, reactor.wall)
+            self.with_entries(key, partial(self._after_head, request, head.fields.copy(), times))
+        entry = self._may_store(exchange, request, key, head)
         if entry is None or (writer := self.store.begin(key, entry, 0)) is None:
             return b""
         writer.commit()
         self.with_entries(key, partial(self.displace, request, entry))
-        return b"; stored; ttl=%d" % entry.ttl(now)
+        return _stored(entry, reactor.now)
+
+    def _may_store(self, exchange: Exchange, request: Request, key: bytes, head: Head) -> Entry | None:
+        """What is to be stored of a head that has just come in answer to `exchange`."""
+        reactor = exchange.reactor
+        return may_store(
+            request, key, head.status, head.reason, head.fields, exchange.started, reactor.now, reactor.wall, self.policy
+        ).entry
 
     def displace(self, request: Request, new: Entry, entries: Sequence[Entry]) -> None:
         """The variant that a new response takes the place of goes; not one that came while it was still arriving."""
@@ -246,35 +273,37 @@ class Caching:
             if old.response_time <= new.response_time:
                 self.store.remove(old)
 
-    def _posted(self, exchange: Exchange, key: bytes, inner: Exchange, head: Head, body: Body) -> None:
+    def _posted(
+        self, exchange: Exchange, key: bytes, told: list[bytes], inner: Exchange, head: Head, body: Body
+    ) -> None:
         """RFC 9110 section 9.3.3: a POST's answer may say that it is what a GET would have brought, and for how long."""
         exchange.error, exchange.upstream = inner.error, inner.upstream
-        entry, now = None, self.reactor.wall
-        if inner.error is None:
-            entry = may_store(
-                exchange.request, key, head.status, head.reason, head.fields, _sent_at(inner), now, self.policy
-            ).entry
+        entry = self._may_store(inner, exchange.request, key, head) if inner.error is None else None
         length = len(body) if isinstance(body, bytes) else body.length
         writer = self.store.begin(key, entry, length) if entry is not None else None
+        if writer is not None and isinstance(body, bytes) and not writer.write(body):
+            writer.discard()
+            writer = None
         if entry is None or writer is None:
             exchange.respond(head, body)
-        elif isinstance(body, Source):
+            return
+        told.append(_stored(entry, self.reactor.now))
+        if isinstance(body, Source):
             fill = Fill(self.reactor, entry, body, writer, _nothing_more)
             exchange.respond(head, fill.join())
         else:
             exchange.respond(head, body)  # what it invalidates goes first
-            if writer.write(body):
-                writer.commit()
-            else:
-                writer.discard()
+            writer.commit()
 
     def _post_ended(self, inner: Exchange) -> None:
         if not inner.status:  # it was given up before there was an answer
             inner.outer.abort(inner.failure or "the handler gave up")  # type: ignore[attr-defined]
 
-    def _after_head(self, request: Request, fields: Fields, sent: float, now: float, entries: Sequence[Entry]) -> None:
+    def _after_head(
+        self, request: Request, fields: Fields, times: tuple[float, float, float], entries: Sequence[Entry]
+    ) -> None:
         if entries:
-            self.apply(after_head(request, entries, fields, sent, now, self.policy))
+            self.apply(after_head(request, entries, fields, *times, self.policy))
 
     def with_entries(self, key: bytes, use: Callable[[Sequence[Entry]], object]) -> None:
         """Call `use` with what is stored under a key: now, or once a store that answers later does."""
@@ -298,7 +327,7 @@ class Caching:
         request = exchange.request
         fields = request.fields.index
         apart = key in self._unstorable and self._goes_alone(request, key)
-        if apart and (why := self._unstorable[key][1]) != STORABLE:
+        if apart and (why := self._unstorable[key][1]) != ONCE:
             self.pass_on(exchange, key, verdict.fwd, watched=why == REFUSED)
             return
         ranged = b"range" in fields and type(verdict) is Miss and not self.policy.fetch_whole
@@ -307,18 +336,22 @@ class Caching:
             return
         under_way = self.fetches.get(key, ())
         waited = exchange.verdict
-        shared = not apart and waited != "alone" and not ranged and self._is_shared(request, verdict)
+        part = (fields[b"range"], fields.get(b"if-range")) if ranged else None
+        shared = not apart and waited != "alone" and self._is_shared(request, verdict)
         exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
         if shared:
             for fetch in under_way:
+                if fetch.part != part:
+                    continue
                 if fetch.join(exchange):
                     return
                 if fetch.too_large:
                     self.mark_unstorable(key)
                     self.pass_on(exchange, key, verdict.fwd)
                     return
-        shared = shared and len(under_way) < FETCHES_PER_KEY and not self._asks_for_itself(request, key, verdict)
-        fetch = SharedFetch(self, key, request, entries, verdict, shared, in_vain=waited in _WAITED)
+        alike = [fetch for fetch in under_way if (fetch.part is None) is (part is None)]
+        shared = shared and len(alike) < FETCHES_PER_KEY and not self._asks_for_itself(request, key, verdict)
+        fetch = SharedFetch(self, key, request, entries, verdict, shared, in_vain=waited in _WAITED, part=part)
         fetch.wait_for(exchange)
         fetch.start(exchange)
 
@@ -382,7 +415,13 @@ class Caching:
         self._unstorable.pop(key, None)
         if len(self._unstorable) >= HIT_FOR_MISS_KEYS:
             del self._unstorable[next(iter(self._unstorable))]
-        self._unstorable[key] = self.reactor.now + HIT_FOR_MISS_SECONDS, REFUSED if refused else TOO_LARGE
+        self._unstorable[key] = self.reactor.now + HIT_FOR_MISS_SECONDS, ONCE if refused else TOO_LARGE
+
+    def refused_again(self, key: bytes, request: Request) -> None:
+        """Another response after the first could not be stored either: those that come next are passed on."""
+        until, why = self._unstorable.get(key, (0.0, ""))
+        if why == ONCE and _OWN_TERMS.isdisjoint(request.fields.index):
+            self._unstorable[key] = until, REFUSED
 
     def mark_validated(self, key: bytes) -> None:
         """The next one that asks for this key fetches it whole, whatever it has itself."""
@@ -392,9 +431,14 @@ class Caching:
         self._validated[key] = None
 
 
-def _sent_at(exchange: Exchange) -> float:
-    """When its request was taken up, in seconds since the epoch."""
-    return exchange.reactor.wall - (exchange.reactor.now - exchange.started)
+def _key_of(exchange: Exchange) -> bytes:
+    request = exchange.request
+    return primary_key(request.scheme or exchange.scheme, request.authority, request.path)
+
+
+def _stored(entry: Entry, now: float) -> bytes:
+    """What Cache-Status adds where the answer to what was passed on is stored after all."""
+    return b"; stored; ttl=%d" % entry.ttl(now)
 
 
 def _nothing_more(fill: Fill) -> None:

@@ -23,7 +23,7 @@ from cache.answering import answer
 from cache.entry import Entry
 from cache.fill import Fill, FillReader
 from cache.key import secondary_key
-from cache.partial import as_whole, combine
+from cache.partial import as_received, combine
 from cache.rules import Miss, Revalidate, Stale, failure_status, may_answer, selectable, stale_on_error
 from cache.status import forward_status
 from cache.stores.memory import Content, ContentSource
@@ -48,16 +48,17 @@ class SharedFetch:
 
     `shared`: others may wait for it too; if not, the client's own conditions go along where nothing is stored. `behind`: it
     is a validation that nobody asked for, and goes on for nobody. `in_vain`: who asks has waited for another fetch already.
+    `part`: the Range and If-Range that go along too; only who asks for the same may wait for it.
     """
 
     __slots__ = (
-        "caching", "key", "request", "verdict", "shared", "behind", "in_vain", "_waiting", "_asker", "_inner", "_fill",
-        "_sent_at", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions", "_part",
+        "caching", "key", "request", "verdict", "shared", "behind", "in_vain", "part", "_waiting", "_asker", "_inner", "_fill",
+        "_sent_at", "_came", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions", "_beginning",
     )  # fmt: skip
 
     def __init__(
         self, caching: Caching, key: bytes, request: Request, entries: Sequence[Entry], verdict: Miss | Revalidate,
-        shared: bool, behind: bool = False, in_vain: bool = False,
+        shared: bool, behind: bool = False, in_vain: bool = False, part: tuple[bytes, bytes | None] | None = None,
     ) -> None:  # fmt: skip
         self.caching = caching
         self.key = key
@@ -66,12 +67,14 @@ class SharedFetch:
         self.shared = shared
         self.behind = behind
         self.in_vain = in_vain
-        self._own_conditions = not shared
+        self.part = part
+        self._own_conditions = not shared or part is not None
         self._waiting: dict[Exchange, None] | None = {}  # in the order they came; None once they are answered
         self._asker: Exchange | None = None  # whose request it is that went to the handler
         self._inner: DerivedExchange | None = None
         self._fill: Fill | None = None
         self._sent_at = 0.0
+        self._came = 0  # the status of what came
         self._tainted = False  # an unsafe method was answered meanwhile: what comes may be old already
         self._gone_groups: frozenset[bytes] = frozenset()  # groups that were invalidated meanwhile (RFC 9875)
         self._names = likely_vary(entries, caching.fetches.get(key, ()))
@@ -79,9 +82,9 @@ class SharedFetch:
         self._pinned: list[Content] = []
         if type(verdict) is Revalidate:
             self._pinned = [entry.body.acquire() for entry in verdict.entries]
-        self._part: Entry | None = None  # what is stored of it already: only the rest is asked for
+        self._beginning: Entry | None = None  # what is stored of it already: only the rest is asked for
         if type(verdict) is Miss and verdict.part is not None and not is_special(request):
-            self._part = verdict.part
+            self._beginning = verdict.part
             self._pinned = [verdict.part.body.acquire()]
         caching.under_way(self, shared)
 
@@ -95,11 +98,11 @@ class SharedFetch:
             self.wait_for(exchange)
             return True
         fill = self._fill
-        if fill is None or not fill.open or not self._may_have(fill.entry, exchange, exchange.reactor.wall):
+        if fill is None or not fill.open or not self._may_have(fill.entry, exchange, exchange.reactor.now):
             return False
         exchange.verdict = "collapsed"
         self._note(exchange)
-        head = self._head_for(exchange, fill.entry, None, exchange.reactor.wall)
+        head = self._head_for(exchange, fill.entry, None, exchange.reactor.now)
         if has_it(exchange, fill.entry):
             self._give_nothing(exchange, head)
         else:
@@ -178,13 +181,13 @@ class SharedFetch:
             # A whole response serves everybody; each client's own conditions are looked at afterwards.
             fields = fields.copy()
             fields.remove(b"if-none-match", b"if-modified-since", b"if-range", b"range")
-        if self._part is not None:
-            fields = _asking_for_the_rest(fields, self._part)
+        if self._beginning is not None:
+            fields = _asking_for_the_rest(fields, self._beginning)
         asked = Request(
             request.method, request.target, request.version, fields, request.scheme, request.authority, request.path
         )
         self._asker = exchange
-        self._sent_at = exchange.reactor.wall
+        self._sent_at = exchange.reactor.now
         self._inner = inner = exchange.derive(asked, b"", self._responded, self._over_without_answer, outlives=True)
         if inner.timing is not None and exchange.timing is not None and not self.behind:
             inner.timing.fetch = exchange.timing.fetch
@@ -227,18 +230,20 @@ class SharedFetch:
             self._unpin()
 
     def _answer(self, inner: Exchange, head: Head, body: Body) -> None:
-        caching, verdict, now = self.caching, self.verdict, inner.reactor.wall
+        caching, verdict, now = self.caching, self.verdict, inner.reactor.now
+        self._came = head.status
         if inner.error is not None:
             self._failed(inner.error, head, body, now)
             return
         if type(verdict) is not Revalidate:
-            if self._part is not None and head.status in (206, 416):
-                self._complete(self._part, head, body, now)
+            if self._beginning is not None and head.status in (206, 416):
+                self._complete(self._beginning, head, body, now)
             else:
-                self._part = None
+                self._beginning = None
                 self._take(head, body, now)
             return
-        outcome = validate(self.request, verdict, head.status, head.fields, self._sent_at, now, caching.policy)
+        wall = inner.reactor.wall
+        outcome = validate(self.request, verdict, head.status, head.fields, self._sent_at, now, wall, caching.policy)
         kind = type(outcome)
         if kind is Freshened:
             _close(body)
@@ -260,15 +265,14 @@ class SharedFetch:
         verdict = self.verdict
         self.verdict = Miss(verdict.fwd, verdict.reason, verdict.section)
         self._own_conditions = False
-        self._part = None
+        self._beginning = None
         assert self._asker is not None
         self.start(self._asker)
 
     def _complete(self, part: Entry, head: Head, body: Body, now: float) -> None:
         """RFC 9111 section 3.4: with what is stored, the rest is the whole, where both are of the same representation."""
-        policy = self.caching.policy
-        rest = may_store(self.request, self.key, head.status, None, head.fields, self._sent_at, now, policy).entry
-        whole = combine(part, rest, self.request, policy) if rest is not None else None
+        rest = self._may_store(head, now)
+        whole = combine(part, rest, self.request, self.caching.policy) if rest is not None else None
         if whole is None or whole.status != 200 or rest is None or _place(rest)[0] != _place(part)[1]:
             self._refetch(body)
             return
@@ -308,30 +312,30 @@ class SharedFetch:
             entry.store.visited = True
         suiting, others = self._divided(entry, now)
         heads = [self._stored_head(entry, now, exchange, fwd_status) for exchange in suiting]
-        answer_each(partial(self._answer_stored, entry, now), suiting, heads)
+        answer_each(partial(self._answer_stored, entry), suiting, heads)
         self._send_on(entry, others)
 
     def _stored_head(
-        self, entry: Entry, now: float, exchange: Exchange, fwd_status: int | None, detail: bytes | None = None
+        self, entry: Entry, now: float, exchange: Exchange, fwd_status: int | None, detail: str | None = None
     ) -> Head:
         collapsed = exchange is not self._asker
         status = forward_status(
             self.caching.name, self.verdict.fwd, fwd_status, collapsed=collapsed, ttl=entry.ttl(now), detail=detail,
             in_vain=self.in_vain and not collapsed,
         )  # fmt: skip
-        return Rendered(entry, now, status).head
+        return Rendered(entry, now, self.caching.told(status, self.key)).head
 
-    def _answer_stored(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
+    def _answer_stored(self, entry: Entry, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)
-        answer_conditionally(exchange, entry, head, now)
+        answer_conditionally(exchange, entry, head)
 
     def _answer_stale(self, stale: Stale, fwd_status: int | None, now: float) -> None:
-        entry, why = stale.entry, stale.why.encode("ascii")
+        entry = stale.entry
         suiting, others = self._divided(entry)
         for exchange in suiting:
             exchange.verdict = "stale"
-        heads = [self._stored_head(entry, now, exchange, fwd_status, why) for exchange in suiting]
-        answer_each(partial(self._answer_stored, entry, now), suiting, heads)
+        heads = [self._stored_head(entry, now, exchange, fwd_status, stale.why) for exchange in suiting]
+        answer_each(partial(self._answer_stored, entry), suiting, heads)
         answer_each(self.caching.handle, others)
 
     def _divided(self, entry: Entry, now: float | None = None) -> tuple[list[Exchange], list[Exchange]]:
@@ -351,12 +355,17 @@ class SharedFetch:
 
     def _take(self, head: Head, body: Body, now: float) -> None:
         """A whole answer: stored and given to everybody, or to who asked for it alone."""
-        decision = may_store(
-            self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, self.caching.policy
-        )
-        if decision.entry is not None and decision.entry.span is not None:
-            as_whole(decision.entry)
-        self._keep(decision.entry, head, body, now)
+        entry = self._may_store(head, now)
+        if entry is not None and type(body) is bytes and not as_received(entry, len(body)):
+            entry = None
+        self._keep(entry, head, body, now)
+
+    def _may_store(self, head: Head, now: float) -> Entry | None:
+        caching = self.caching
+        return may_store(
+            self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, caching.reactor.wall,
+            caching.policy,
+        ).entry  # fmt: skip
 
     def _keep(self, storable: Entry | None, head: Head, body: Body, now: float) -> None:
         """Store what may be stored and has not changed meanwhile, and answer with it."""
@@ -392,9 +401,16 @@ class SharedFetch:
         if head.status == 304 and self._own_conditions:
             caching.mark_validated(self.key)
         # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
-        if self.shared and not failed and not self._tainted:
+        if self.shared and not failed and not self._tainted and self._tells_of_all(head):
             caching.mark_unstorable(self.key, refused)
-        self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if failed else caching.handle)
+        elif refused and not failed and head.status != 304:
+            caching.refused_again(self.key, self.request)
+        alone = failed or self.part is not None
+        self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if alone else caching.handle)
+
+    def _tells_of_all(self, head: Head) -> bool:
+        """Not of those ranges alone that were asked for: there may be none, or several."""
+        return self.part is None or head.status == 200 or head.status == 206 and b"content-range" in head.fields
 
     def _hand_over(self, head: Head, body: Body, others_to: Callable[[Exchange], object]) -> None:
         waiting = self._end_waiting()
@@ -403,7 +419,7 @@ class SharedFetch:
             waiting.remove(asker)
             head = head.edited()
             status = forward_status(self.caching.name, self.verdict.fwd, in_vain=self.in_vain)
-            head.fields.add(b"Cache-Status", status)
+            head.fields.add(b"Cache-Status", self.caching.told(status, self.key))
             self._tell(asker)
             answer_each(Exchange.respond, [asker], [head], [body])
         else:
@@ -414,14 +430,14 @@ class SharedFetch:
         suiting, others = self._divided(entry, now)
         content: Content = entry.body.acquire()  # answering may lead to another fetch, and that to evicting this entry
         heads = [self._head_for(exchange, entry, head, now) for exchange in suiting]
-        answer_each(partial(self._give_whole, entry, now), suiting, heads)
+        answer_each(partial(self._give_whole, entry), suiting, heads)
         content.release()
         self._send_on(entry, others)
 
-    def _give_whole(self, entry: Entry, now: float, exchange: Exchange, head: Head) -> None:
+    def _give_whole(self, entry: Entry, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)
         if is_special(exchange.request) and (entry.span is None or exchange.request is not self.request):
-            answer_conditionally(exchange, entry, head, now)
+            answer_conditionally(exchange, entry, head)
             return
         body = entry.body.whole()
         exchange.respond(head, ContentSource(entry.body, 0, entry.body.size) if body is None else body)
@@ -429,8 +445,10 @@ class SharedFetch:
     def _answer_readers(self, fill: Fill, head: Head, now: float) -> None:
         entry = fill.entry
         suiting, others = self._divided(entry, now)
-        having = [exchange for exchange in suiting if has_it(exchange, entry)]
-        reading = [exchange for exchange in suiting if exchange not in having]
+        having: list[Exchange] = []
+        reading: list[Exchange] = []
+        for exchange in suiting:
+            (having if has_it(exchange, entry) else reading).append(exchange)
         # All join before the first one reads: what it has read may be forgotten.
         readers = [fill.join() for _ in reading]
         if not suiting and not self.behind:
@@ -466,13 +484,17 @@ class SharedFetch:
             mine = head.edited()
         else:
             mine = Head(entry.status, entry.fields.copy(), entry.reason)
+            if entry.span is not None:
+                mine = part_head(mine, entry.span[:2], entry.span[2])
             mine.fields.add(b"Age", b"%d" % entry.age(now))
-        rest = None if self._part is None else 206  # what the origin said, where the client gets the whole
+        # RFC 9211 section 2.3: what the origin said, where the client may get something else: a 206, a 304 or a 416 of a
+        # 200, or the whole, of which a part came.
+        other = self._came != entry.status or self._came != 206 and is_special(exchange.request)
         status = forward_status(
-            self.caching.name, self.verdict.fwd, rest, stored=True, collapsed=not asked, ttl=entry.ttl(now),
-            in_vain=self.in_vain and asked,
+            self.caching.name, self.verdict.fwd, self._came if other else None, stored=True, collapsed=not asked,
+            ttl=entry.ttl(now), in_vain=self.in_vain and asked,
         )  # fmt: skip
-        mine.fields.add(b"Cache-Status", status)
+        mine.fields.add(b"Cache-Status", self.caching.told(status, self.key))
         return mine
 
     def _tell(self, exchange: Exchange) -> None:

@@ -47,7 +47,7 @@ class StoredHead(Head):
 class Rendered:
     """What a stored response looks like for one second: its head, serialized, and its body where that is small."""
 
-    __slots__ = ("since", "until", "head", "body", "_size", "_length")
+    __slots__ = ("until", "head", "body", "_size", "_length")
 
     def __init__(self, entry: Entry, now: float, cache_status: bytes) -> None:
         content: Content = entry.body
@@ -66,17 +66,15 @@ class Rendered:
 
     def _write(self, entry: Entry, now: float, cache_status: bytes, lead: bytes) -> None:
         age = entry.age(now)
-        # It is true as long as the age is; before the response came, where the clock was set back, the age stays what it was.
-        self.until = entry.response_time + (age + 1 - entry.initial_age)
-        self.since = self.until - 1.0 if now >= entry.response_time else float("-inf")
+        self.until = entry.response_time + (age + 1 - entry.initial_age)  # it is true for as long as the age is
         wire = b"%bAge: %d\r\nCache-Status: %b\r\n%b\r\n" % (lead, age, cache_status, self._length)
         self.head = StoredHead(entry, age, cache_status, wire)
 
 
-def answer_conditionally(exchange: Exchange, entry: Entry, head: Head, now: float) -> None:
+def answer_conditionally(exchange: Exchange, entry: Entry, head: Head) -> None:
     """The request has conditions or a range of its own (RFC 9111 section 4.3.2, RFC 9110 section 13.2.2)."""
     content: Content = entry.body
-    status, ranges = answer(exchange.request, entry, content.size, now)
+    status, ranges = answer(exchange.request, entry, content.size, exchange.reactor.wall)
     if status == 304:
         answer_not_modified(exchange, entry, head)
     elif status == 206:

@@ -85,6 +85,8 @@ class Upstreams:
             if places.count(at) > 1:
                 raise ConfigError(f"--upstream: two of them stand at {at.decode('ascii') or '/'}")
         self._mapped = any(upstream.at or upstream.prefix for upstream in self.all)
+        # The one there is, where every path is its own as it stands.
+        self.plain = self.all[0] if len(self.all) == 1 and not self._mapped else None
 
     def find(self, path: bytes) -> Upstream:
         """The upstream that a path is for; raises ProtocolError with the status to answer."""
@@ -161,7 +163,7 @@ def _climbs(path: bytes) -> bool:
         return False
     depth = 0
     for segment in unquote_to_bytes(path.partition(b"?")[0]).replace(b"\\", b"/").split(b"/"):
-        segment = segment.partition(b";")[0]  # Java's servers take `..;x` for `..`
+        segment = segment.partition(b";")[0]  # some origins leave out a segment's parameters (RFC 3986 section 3.3)
         if segment == b"..":
             depth -= 1
             if depth < 0:

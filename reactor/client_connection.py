@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reactor.errors import BodyCutShort, ProtocolError, UpstreamError
 from reactor.exchange import PULL, Body, Source
@@ -124,14 +124,15 @@ class ClientConnection:
         stream, body = self.stream, call.body
         self._mark = stream.sent
         if type(body) is bytes:
-            # RFC 9110 section 8.6: a method that means nothing by a body says nothing of its length.
-            tells = body or call.method in _WITH_CONTENT
-            framing = b"Content-Length: %d\r\n\r\n" % len(body) if tells else b"\r\n"
+            if body or call.method in _WITH_CONTENT:
+                data = b"%bContent-Length: %d\r\n\r\n%b" % (call.head, len(body), body)
+            else:  # RFC 9110 section 8.6: a method that means nothing by a body says nothing of its length
+                data = call.head + b"\r\n"
             if self.reactor.dispatching:
                 self._held = True
-                self.reactor.call_soon(self._send, call, call.head + framing + body)
+                self.reactor.call_soon(self._send, call, data)
             else:
-                self._send(call, call.head + framing + body)
+                self._send(call, data)
         elif self.reactor.dispatching:
             self._held = True
             self.reactor.call_soon(self._begin_upload, call, body)
@@ -143,7 +144,9 @@ class ClientConnection:
         if self.call is call:
             self._held = False
             self.stream.write(data)
-            self._all_sent()
+            self._deadline_at_most(self.pool.limits.first_byte)
+            if self.stream.backlog:
+                self._watch_progress()
 
     def _begin_upload(self, call: Call, body: Source) -> None:
         if self.call is not call:
@@ -283,25 +286,25 @@ class ClientConnection:
     # Receiving.
 
     def _read_head(self) -> None:
-        parser = self.parser
+        call = self.call
+        assert call is not None
+        event: Any  # a Response, where it is something
         while True:
             try:
-                event = parser.next_event()
+                event = self.parser.next_event()
             except ProtocolError as error:
                 self._lost(f"{NO_RESPONSE}: {error.reason}")
                 return
             if event is NEED_DATA:
                 return
-            assert type(event) is Response
-            if event.status >= 200 or event.status == 101:
+            status = event.status
+            if status >= 200 or status == 101:
                 break
             if not self._interim_head(event):
                 return
-        call = self.call
-        assert call is not None
         if call.times is not None:
             call.times.answered = self.reactor.now
-        if event.status == 101 or (call.method == b"CONNECT" and event.status < 300):
+        if status < 300 and (status == 101 or call.method == b"CONNECT"):
             self._begin_upgrade(call, event)
         else:
             self._begin_response(call, event)
@@ -391,14 +394,14 @@ class ClientConnection:
         if call is not None:
             call.connection = None
         self._body = self._response = None
-        stream = self.stream
-        reusable = response.keep_alive and response.length != UNTIL_CLOSE and self.parser.between_messages
-        reusable = reusable and self._unsent is None and not stream.backlog and not stream.at_eof
+        stream, pool = self.stream, self.pool
+        reusable = response.keep_alive and self._unsent is None and not stream.backlog and not stream.at_eof
         # RFC 9112 section 9.2: what waits behind a response may not become the answer to the next request.
-        if reusable and not stream.unread() and self.pool._keep(self):
+        if reusable and self.parser.between_messages and not stream.unread() and pool._keep(self):
             self.state = "idle"
-            self._deadline_at_most(self.pool.limits.idle)
-            stream.resume_reading()
+            self._deadline_at_most(pool.limits.idle)
+            if not stream.reading:
+                stream.resume_reading()
         else:
             self._close_doubtful()
 

@@ -16,6 +16,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from reactor.polling import default_selector
@@ -24,6 +25,9 @@ log = logging.getLogger("reactor.loop")
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
+
+# Where the system has a clock that does not stop while the machine sleeps: what is stored grows older all the same.
+monotonic = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 COMPACT_AT = 512  # cancelled timers kept in the heap before it is rebuilt without them
 
@@ -61,7 +65,7 @@ class Timer:
 
 
 class Reactor:
-    """The loop. `now` is monotonic seconds, `wall` seconds since the epoch; both are read once per turn.
+    """The loop. `now` is monotonic seconds, sleep included, `wall` seconds since the epoch; both are read once per turn.
 
     `selector`, `clock` and `wall_clock` are seams: a test may drive the loop with its own.
     """
@@ -69,7 +73,7 @@ class Reactor:
     def __init__(
         self,
         selector: selectors.BaseSelector | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._selector = selector if selector is not None else default_selector()

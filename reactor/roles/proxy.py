@@ -73,6 +73,7 @@ def _cache_flags(to: Any) -> None:
         help="fields that say what Cache-Control says, for this cache alone, and count before it, the first of them first; "
         "'' for none (CDN-Cache-Control for a reverse proxy, none for a forward one)",
     )  # fmt: skip
+    to.add_argument("--cache-status-key", action="store_true", help="Cache-Status tells the key of what is stored, too")
 
 
 CDN_TARGETS = (b"cdn-cache-control",)  # RFC 9213 section 3: for caches that act on the origin's behalf
@@ -94,7 +95,8 @@ class ProxyGroup(Listening):
             targets = CDN_TARGETS if self.upstreams else ()
         ranges = flags.cache_ranges
         self.policy = Policy(
-            targets=targets, rules=tuple(flags.cache_rule), store_partial=ranges == "parts", fetch_whole=ranges == "whole"
+            targets=targets, rules=tuple(flags.cache_rule), store_partial=ranges == "parts", fetch_whole=ranges == "whole",
+            status_key=flags.cache_status_key,
         )
         forward_on = None if self.upstreams else [host for host, _ in self.addresses]
         self.access = Access(process, flags, forward_on)

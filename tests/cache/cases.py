@@ -12,13 +12,14 @@ from reactor.http.dates import format_date
 from reactor.http.fields import Fields
 from reactor.http.parser import Request, RequestParser
 
-NOW = 1_000_000_000.0  # Sun, 09 Sep 2001 01:46:40 GMT, when every response in these tests arrives
+NOW = 5_000.0  # on the monotonic clock, when every response in these tests arrives
+WALL = 1_000_000_000.0  # the same on the wall: Sun, 09 Sep 2001 01:46:40 GMT
 URI = b"http://example.com/"
 
 
 def date(offset: float) -> str:
     """The HTTP date `offset` seconds after NOW."""
-    return format_date(NOW + offset).decode("ascii")
+    return format_date(WALL + offset).decode("ascii")
 
 
 def request(
@@ -61,11 +62,20 @@ def decide(
     policy: Policy = DEFAULT_POLICY,
     at: float = NOW,
     delay: float = 0.0,
+    wall: float | None = None,
 ) -> StoreDecision:
-    """Whether a response with these field lines, received at `at` in answer to `asked`, may be stored."""
+    """Whether a response with these field lines, received at `at` in answer to `asked`, may be stored.
+
+    `wall` is what the wall clock says by then, where that was set meanwhile.
+    """
     asked = request() if asked is None else asked
     uri = primary_key(b"http", asked.authority, asked.path)
-    return may_store(asked, uri, status, None, fields(lines), at - delay, at, policy)
+    return may_store(asked, uri, status, None, fields(lines), at - delay, at, at_wall(at) if wall is None else wall, policy)
+
+
+def at_wall(now: float) -> float:
+    """What a wall clock that nobody has set says at `now` on the monotonic one."""
+    return WALL + now - NOW
 
 
 def stored(
@@ -75,9 +85,10 @@ def stored(
     policy: Policy = DEFAULT_POLICY,
     at: float = NOW,
     delay: float = 0.0,
+    wall: float | None = None,
 ) -> Entry:
     """The same, where it must be stored."""
-    decision = decide(lines, status, asked, policy, at, delay)
+    decision = decide(lines, status, asked, policy, at, delay, wall)
     assert decision.entry is not None, decision.reason
     return decision.entry
 

@@ -6,7 +6,7 @@ import pytest
 
 from cache.answering import Answer, answer, not_modified_fields
 from cache.policy import Policy
-from tests.cache.cases import NOW, date, request, stored
+from tests.cache.cases import WALL, date, request, stored
 
 FRESH = "Cache-Control: max-age=10"
 
@@ -15,7 +15,7 @@ def answered(response: str, asked: str, status: int = 200, method: str = "GET") 
     for offset in (-10, -9, -8, 0):
         asked = asked.replace(f"{{{offset}}}", date(offset))
     entry = stored(f"{FRESH} | {response}", status, policy=Policy(store_partial=True))
-    return answer(request(asked, method), entry, 100, NOW + 1)
+    return answer(request(asked, method), entry, 100, WALL + 1)
 
 
 @pytest.mark.parametrize(

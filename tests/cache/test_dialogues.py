@@ -804,6 +804,13 @@ cases(
         "the end of what is stored": "\n".join([part(5, 9, asked="5-"), has("5-", 5, 9), has("-3", 7, 9), has("7-", 7, 9)]),
         "the end of what is not": "\n".join([part(2, 5), part(5, 9, asked="5-")]),
         "stored are not the whole": "\n".join([part(2, 5), "> \n? -Range\n< 200\n= 200 #2"]),
+        "that are shorter than they say": "\n".join([
+            f"> | Range: bytes=-5\n< 206 | {TAG} | Content-Range: bytes 5-9/10 | Body: 567\n= 206 #1",
+            has("6-7", 6, 7), part(6, 8), part(8, 9)]),
+        "that are longer than they say": "\n".join([
+            f"> | Range: bytes=5-6\n< 206 | {TAG} | Content-Range: bytes 5-6/10 | Body: 567\n= 206 #1", part(5, 6)]),
+        "that say they are all": f"> | Range: bytes=0-\n< 206 | {TAG} | Content-Range: bytes 0-9/10 | Body: 012\n= 206 #1\n"
+        f"> \n? Range: bytes=3-\n< 206 | {TAG} | Content-Range: bytes 3-9/10 | Body: 3456789\n= 200 '0123456789'",
         "of less than was asked for": f"> | Range: bytes=2-8\n< 206 | {TAG} | Content-Range: bytes 2-5/10 | Body: 2345\n"
         "= 206 #1 | Content-Range: bytes 2-5/10\n" + has("2-5", 2, 5),
         "completed": "\n".join([

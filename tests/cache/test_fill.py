@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cache.entry import Entry
-from cache.fill import ALONE, LITTLE, STALL, WINDOW, Fill, FillReader
+from cache.fill import ALONE, JOIN, LITTLE, STALL, WINDOW, Fill, FillReader
 from cache.policy import DEFAULT_POLICY
 from cache.stores.memory import MemoryStore
 from reactor.errors import BodyCutShort
 from reactor.exchange import PULL, Source
 from reactor.http.fields import Fields
 from reactor.loop import Reactor
-from tests.cache.cases import NOW, date, request
+from tests.cache.cases import NOW, WALL, date, request
 from tests.loopback import Clock, open_descriptors
 from tests.origin import no_cycles
 
@@ -105,11 +105,11 @@ class Hall:
         self, limit: int = 64 * MIB, length: int | None = None, *pieces: Any, trailers: Fields | None = None
     ) -> None:
         self.clock = Clock(1000.0)
-        self.reactor = Reactor(clock=self.clock, wall_clock=lambda: NOW)
+        self.reactor = Reactor(clock=self.clock, wall_clock=lambda: WALL)
         self.store = MemoryStore(limit)
         self.source = Feed(self.reactor, list(pieces), length, trailers)
         self.entry = Entry(
-            request(), 200, b"OK", Fields([("Date", date(0)), ("Cache-Control", "max-age=60")]), NOW, NOW, DEFAULT_POLICY
+            request(), 200, b"OK", Fields([("Date", date(0)), ("Cache-Control", "max-age=60")]), NOW, NOW, WALL, DEFAULT_POLICY
         )
         writer = self.store.begin(b"k", self.entry, length)
         assert writer is not None
@@ -580,6 +580,17 @@ def test_who_reads_a_range_further_on_needs_none_of_what_comes_before() -> None:
         assert sum(map(len, hall.fill._tail)) <= 200_000
         reader.read()
     assert reader.got == bytes(10)
+    hall.close()
+
+
+def test_small_pieces_of_a_window_are_joined() -> None:
+    """A reader that is behind would have to look through each of them."""
+    hall, (fast, slow) = large()
+    for _ in range(3 * JOIN):
+        hall.comes(b"x")
+        assert fast.read() == b"x"
+    assert slow.source.pull(PULL) == b"x" * JOIN
+    assert slow.read() == b"x" * 2 * JOIN
     hall.close()
 
 

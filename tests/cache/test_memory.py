@@ -30,7 +30,7 @@ from cache.stores.memory import (
 from cache.validation import freshen
 from handlers.stored import Rendered
 from reactor.http.fields import Fields
-from tests.cache.cases import NOW, date, request
+from tests.cache.cases import NOW, WALL, date, request
 from tests.loopback import open_descriptors
 
 MIB = 1 << 20
@@ -48,7 +48,15 @@ def entry(*lines: tuple[str, str], vary: str = "") -> Entry:
     fields = Fields([("Date", date(0)), ("Cache-Control", "max-age=60"), *lines])
     if vary:
         fields.add("Vary", "X")
-    return Entry(request(f"X: {vary}" if vary else ""), 200, b"OK", fields, NOW, NOW, DEFAULT_POLICY)
+    return Entry(request(f"X: {vary}" if vary else ""), 200, b"OK", fields, NOW, NOW, WALL, DEFAULT_POLICY)
+
+
+def test_what_selects_a_variant_counts_against_the_limit() -> None:
+    """It is the client's to choose, and may be as long as a head."""
+    store = MemoryStore(MIB)
+    for number in range(200):
+        put(store, b"/%d" % number, b"x", vary="v" * 15_000)
+    assert 0 < len(store) < MIB // 15_000
 
 
 def put(store: MemoryStore, key: bytes, body: bytes, *, vary: str = "", length: int | None = -1) -> Entry | None:
@@ -144,7 +152,7 @@ def test_purging() -> None:
 
 
 def freshened(old: Entry, *lines: tuple[str, str]) -> Entry:
-    return freshen(old, request(), Fields([("Date", date(5)), *lines]), NOW + 5, NOW + 5)
+    return freshen(old, request(), Fields([("Date", date(5)), *lines]), NOW + 5, NOW + 5, WALL + 5)
 
 
 def test_an_update_keeps_body_place_and_order() -> None:

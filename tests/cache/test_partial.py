@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cache.entry import Entry
-from cache.partial import as_part, as_whole, combine, joined_span
+from cache.partial import as_part, as_received, combine, joined_span
 from cache.policy import Policy
 from cache.rules import Hit, lookup
 from tests.cache.cases import NOW, request, stored, word
@@ -60,9 +60,29 @@ def test_what_broke_off_and_is_of_no_use(entry: Entry, received: int, complete: 
 )
 def test_a_part_that_is_everything_is_the_whole(content_range: str, status: int, plain: bool) -> None:
     entry = part(content_range, "Cache-Control: max-age=10")
-    as_whole(entry)
+    assert entry.span is not None and as_received(entry, entry.span[1] - entry.span[0])
     assert (entry.status, entry.plain, entry.span is None) == (status, plain, plain)
     assert word(lookup(request(), [entry], NOW)) == ("hit" if plain else "miss partial")
+
+
+@pytest.mark.parametrize(
+    "content_range, size, span",
+    [
+        ("4-9/10", 6, (4, 10, 10)),
+        ("4-9/10", 5, (4, 9, 10)),  # told of more
+        ("0-9/10", 9, (0, 9, 10)),
+        ("0-9/*", 10, (0, 10, None)),
+        ("4-9/10", 7, None),  # told of fewer: what is what?
+        ("0-8/10", 10, None),
+        ("4-9/10", 0, None),
+    ],
+)
+def test_a_part_is_what_came_of_it(content_range: str, size: int, span: tuple[int, int, int] | None) -> None:
+    entry = part(content_range)
+    assert as_received(entry, size) is (span is not None)
+    assert span is None or entry.span == span
+    whole = stored(LINES)
+    assert as_received(whole, size) and whole.status == 200
 
 
 # Two parts.

@@ -23,7 +23,7 @@ from cache.policy import Policy
 from cache.rules import Hit, Miss, Pass, Revalidate, Stale, Verdict, failure_status, lookup, may_answer, stale_on_error
 from cache.validation import Forward, Freshened, Refetch, Replaced, Validation, after_head, forward_fields, validate
 from reactor.http.fields import Fields
-from tests.cache.cases import NOW, URI, date, decide, fields, request, stored, word
+from tests.cache.cases import NOW, URI, WALL, at_wall, date, decide, fields, request, stored, word
 
 FRESH = "Cache-Control: max-age=10"
 TAGGED = FRESH + ' | ETag: "x"'
@@ -47,7 +47,7 @@ def part() -> Entry:
 def validated(entry: Entry, lines: str, status: int = 304, asked: str = "") -> Validation:
     verdict = found([entry], asked, STALE)
     assert isinstance(verdict, Revalidate)
-    return validate(request(asked), verdict, status, fields(lines), STALE, STALE)
+    return validate(request(asked), verdict, status, fields(lines), STALE, STALE, at_wall(STALE))
 
 
 # Section 3: storing.
@@ -132,7 +132,7 @@ def parts_answer_only_ranges_within_them() -> None:
 
 
 def parts_are_marked_206() -> None:
-    assert answer(request("Range: bytes=10-11"), part(), 10, NOW) == (206, ((10, 12),))
+    assert answer(request("Range: bytes=10-11"), part(), 10, WALL) == (206, ((10, 12),))
 
 
 def combining_takes_the_new_fields() -> None:
@@ -267,8 +267,8 @@ def conditions_of_the_origin_are_not_evaluated() -> None:
     entry = stored(TAGGED + " | Last-Modified: {-9}")
     for asked in ('If-Match: "y"', f"If-Unmodified-Since: {date(-99)}"):
         assert isinstance(found([entry], asked), Pass)
-        assert answer(request(asked), entry, 10, NOW).status == 200
-    assert answer(request('If-None-Match: "x"'), stored(TAGGED, 404), 10, NOW).status == 404
+        assert answer(request(asked), entry, 10, WALL).status == 200
+    assert answer(request('If-None-Match: "x"'), stored(TAGGED, 404), 10, WALL).status == 404
     assert word(found([], 'If-None-Match: "x"')) == "miss uri-miss"
 
 
@@ -293,7 +293,7 @@ def the_tag_of_a_part_goes_only_with_its_range() -> None:
 def a_304_for_our_tag_is_answered_with_our_response() -> None:
     result = validated(stored(TAGGED), 'ETag: "x"', asked='If-None-Match: "y"')
     assert isinstance(result, Freshened)
-    assert answer(request('If-None-Match: "y"'), result.entry, 10, STALE).status == 200
+    assert answer(request('If-None-Match: "y"'), result.entry, 10, at_wall(STALE)).status == 200
     assert isinstance(validated(stored(TAGGED), 'ETag: "y"', asked='If-None-Match: "y"'), Forward)
 
 
@@ -312,7 +312,7 @@ def a_304_updates_the_fields() -> None:
 
 
 def a_head_updates_the_fields() -> None:
-    [(_, new)] = after_head(request(method="HEAD"), [stored(TAGGED)], fields('ETag: "x" | X: new'), STALE, STALE)
+    [(_, new)] = after_head(request(method="HEAD"), [stored(TAGGED)], fields('ETag: "x" | X: new'), STALE, STALE, at_wall(STALE))
     assert new is not None and new.fields[b"x"] == b"new" and new.is_fresh(STALE)
 
 

@@ -48,11 +48,6 @@ def verdict(response: str, after: float = 1, asked: str = "", policy: Policy = P
         ("Cache-Control: max-age=10 | Age: 5", 4, "hit"),
         ("Cache-Control: max-age=10 | Age: 5", 5, "revalidate"),
         ("Cache-Control: max-age=10 | Age: 10", 0, "revalidate"),
-        # A clock set back makes nothing fresh that came stale.
-        ("Cache-Control: max-age=10", -5, "hit"),
-        ("Cache-Control: max-age=10 | Age: 10", -5, "revalidate"),
-        ("Cache-Control: max-age=10 | Age: 11", -5, "revalidate"),
-        ("Cache-Control: max-age=10, stale-while-revalidate=2 | Age: 11", -5, "stale stale-while-revalidate"),
         ("Cache-Control: max-age=10 | Date: {-5}", 4, "hit"),
         ("Cache-Control: max-age=10 | Date: {-5}", 5, "revalidate"),
         ("Cache-Control: max-age=10, s-maxage=5", 5, "revalidate"),

@@ -51,7 +51,7 @@ def test_the_longest_prefix_wins(path: str, url: str) -> None:
     [
         "/pypi/..", "/pypi/../npm", "/pypi/a/../../x", "/pypi/%2e%2e/x", "/pypi/.%2E/x", "/pypi/a%2f..%2f../x",
         "/pypi/..%5cx", "/pypi/a\\..\\..\\x", "/pypi/a//../../x", "/pypi/./../x", "/..",
-        "/pypi/..;/x", "/pypi/..;a=b/x", "/pypi/a/..%3b/%2e%2e;/x", "/pypi/;a/../x",
+        "/pypi/..;/x", "/pypi/..;a=b/x", "/pypi/a/..%3b/%2e%2e;/x", "/pypi/;a/../x", "/pypi/a;b/..;c/..;d",
     ],
 )  # fmt: skip
 def test_a_path_does_not_climb_out_of_its_prefix(path: str) -> None:

@@ -9,6 +9,7 @@ import random
 import selectors
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.loop import COMPACT_AT, READ, WRITE, Reactor
+from reactor.loop import COMPACT_AT, READ, WRITE, Reactor, monotonic
 
 
 class World:
@@ -298,6 +299,12 @@ def test_both_clocks_are_read_once_a_turn(world: World) -> None:
     assert seen == [(100.0, 1_000_000.0)] * 3
     world.reactor.turn(0.0)
     assert (world.reactor.now, world.reactor.wall) == (103.0, 999_850.0)
+
+
+def test_the_loops_own_clock_goes_on_while_the_machine_sleeps() -> None:
+    reactor = Reactor()
+    assert reactor.clock is monotonic and (monotonic.func, monotonic.args) == (time.clock_gettime, (time.CLOCK_BOOTTIME,))
+    reactor.close()
 
 
 def test_the_wall_clock_moves_no_timer(world: World) -> None:

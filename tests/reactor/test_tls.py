@@ -76,6 +76,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         far = socket.socket()
         far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)  # the loopback's own would not fit in its window
         far.connect(server.getsockname())
         near, _ = server.accept()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
