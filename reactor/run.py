@@ -142,7 +142,9 @@ def configure(argv: Sequence[str]) -> Process | str:
     parser = OneLineParser()
     _process_flags(parser)
     parser.add_argument("--access-log")
-    flags = parser.parse_args(arguments)
+    flags, others = parser.parse_known_args(arguments)
+    if others:
+        raise ConfigError(f"unrecognized arguments: {' '.join(others)}; a role's flags stand behind its name: --role NAME …")
     if flags.version:
         return f"reactor {__version__}\n"
     if not roles:
