@@ -177,11 +177,12 @@ def _configure_logging(verbose: bool) -> None:
 
 def _hold_standard_descriptors() -> None:
     """What was closed by whoever started us is open on /dev/null, so that no socket comes to bear the number of an output."""
-    for number in range(3):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # None, as the interpreter found it
 
 
 def main(argv: Sequence[str] | None = None) -> int:

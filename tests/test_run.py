@@ -831,3 +831,10 @@ def test_from_the_shell_too_it_is_one_line_and_no_traceback(folder: Path) -> Non
     command: Sequence[str] = [sys.executable, "-m", "reactor.run", "--role", "server", "--root", "nowhere"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "reactor: --root nowhere: not a directory\n")
+
+
+def test_whoever_closed_the_standard_outputs_gets_the_exit_status_all_the_same(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for flags, status in (("--role server --root nowhere", 2), ("--role server --root site --check", 0), ("--help", 0)):
+        command = ["sh", "-c", f'exec "$0" -m reactor.run {flags} <&- >&- 2>&-', sys.executable]
+        assert subprocess.run(command, cwd=folder, env=environment, check=False).returncode == status
