@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from reactor.exchange import Exchange, Head
-from reactor.http.fields import Fields, Text
+from reactor.exchange import Exchange, Head, error_page
+from reactor.http.fields import Text
 from reactor.http.negotiation import best_type
 from reactor.http.paths import encode_segment
 from reactor.http.writer import REASONS
 
+TEXT = b"text/plain"
 HTML = b"text/html"
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"  # RFC 9457
@@ -87,24 +88,30 @@ def problem(status: int, detail: str = "", **more: Any) -> dict[str, Any]:
     return found
 
 
-def respond_error(exchange: Exchange, status: int, detail: str = "", fields: Iterable[tuple[Text, Text]] = ()) -> None:
-    """Answer an error: a page, or problem details where the client prefers JSON. `detail` is plain text for people."""
+def respond_error(exchange: Exchange, status: int, detail: str, fields: Iterable[tuple[Text, Text]] = ()) -> None:
+    """Answer an error in a line, as a page or as problem details, whichever the client prefers; `detail` is text for people."""
     fields = [*fields, (b"Vary", b"Accept")]
-    if wants_json(exchange):
+    kind = _preferred(exchange, (TEXT, HTML, JSON, PROBLEM))
+    if kind == TEXT:
+        head, line = error_page(status, detail)
+        for name, value in fields:
+            head.fields.add(name, value)
+        exchange.respond(head, line)
+    elif kind == HTML:
+        content = f'<p class="status">{status}</p>\n<h1>{escape(reason(status))}</h1>\n<p>{escape(detail)}</p>'
+        respond_page(exchange, status, f"{status} {reason(status)}", content, fields)
+    else:
         respond_json(exchange, status, problem(status, detail), fields, PROBLEM)
-        return
-    content = f'<p class="status">{status}</p>\n<h1>{escape(reason(status))}</h1>'
-    if detail:
-        content += f"\n<p>{escape(detail)}</p>"
-    respond_page(exchange, status, f"{status} {reason(status)}", content, fields)
 
 
 def wants_json(exchange: Exchange) -> bool:
-    """Whether the client would rather have JSON than a page (RFC 9110 section 12.5.1)."""
-    fields: Fields | None = exchange.request.fields if exchange.request is not None else None
-    if fields is None or b"accept" not in fields:
-        return False
-    return best_type(fields[b"accept"], (HTML, JSON, PROBLEM)) != HTML
+    """Whether the client would rather have JSON than a page."""
+    return _preferred(exchange, (HTML, JSON, PROBLEM)) != HTML
+
+
+def _preferred(exchange: Exchange, offered: Sequence[bytes]) -> bytes:
+    """RFC 9110 section 12.5.1; the first where the client does not say."""
+    return best_type(None if exchange.request is None else exchange.request.fields.get(b"accept"), offered)
 
 
 def respond_method_not_allowed(exchange: Exchange, allowed: Sequence[bytes]) -> None:

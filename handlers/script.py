@@ -96,6 +96,8 @@ class ScriptFile:
             if before is not None:
                 sys.modules[name] = before
             raise ConfigError(self._what_is_wrong(path, error)) from None
+        if hooks == (None, None):
+            log.warning("script %s: defines neither request(exchange) nor response(exchange), and does nothing", self.path)
         return hooks
 
     def _what_is_wrong(self, path: str, error: BaseException) -> str:

@@ -148,7 +148,9 @@ def configure(argv: Sequence[str]) -> Process | str:
     parser = OneLineParser()
     _process_flags(parser)
     parser.add_argument("--access-log")
-    flags = parser.parse_args(arguments)
+    flags, others = parser.parse_known_args(arguments)
+    if others:
+        raise ConfigError(f"unrecognized arguments: {' '.join(others)}; a role's flags stand behind its name: --role NAME …")
     if flags.version:
         return f"reactor {__version__}\n"
     if not roles:
@@ -181,11 +183,12 @@ def _configure_logging(verbose: bool) -> None:
 
 def _hold_standard_descriptors() -> None:
     """What was closed by whoever started us is open on /dev/null, so that no socket comes to bear the number of an output."""
-    for number in range(3):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # None, as the interpreter found it
 
 
 def _show(text: str) -> int:

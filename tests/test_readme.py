@@ -53,6 +53,12 @@ COMMANDS = [command for block in BLOCKS for command in re.findall(r"^(?:tar .* \
 PROGRAMS = dict(re.findall(r"```python\n# (\w+\.py) [^\n]*\n(.*?)```", README, re.DOTALL))
 
 
+def test_the_parser_serves_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = re.findall(r"```python\n(from reactor\.errors.*?)```", README, re.DOTALL)
+    exec(snippet, {})
+    assert capsys.readouterr().out == "<Request POST />\n<Data 2 bytes>\n<EndOfMessage>\n"
+
+
 def kib(number: int) -> str:
     return f"{number // KIB} KiB" if number < MIB else f"{number // MIB} MiB"
 

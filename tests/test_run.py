@@ -185,11 +185,14 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role users_own:make_nothing --listen 0", "--role users_own:make_nothing: what it makes has no handle(exchange)"),
         ("--role users_own:Hello --root site", "--role users_own:Hello: unrecognized arguments: --root site"),
         ("--bad --role server", "unrecognized arguments: --bad"),
-        ("--listen 127.0.0.1:0 --role server", "unrecognized arguments: --listen 127.0.0.1:0"),
+        ("--listen 127.0.0.1:0 --role server", "unrecognized arguments: --listen 127.0.0.1:0; a role's flags stand behind its"),
+        ("server --root site", "unrecognized arguments: server --root site; a role's flags stand behind its name: --role NAME"),
         ("--role server --bad", "--role server: unrecognized arguments: --bad"),
         ("--role server stray", "--role server: unrecognized arguments: stray"),
         ("--role server --upstream http://a", "--role server: unrecognized arguments"),
         ("--role server --list 127.0.0.1:0", "--role server: unrecognized arguments"),
+        ("--role server --lissten=0", "--role server: unrecognized arguments: --lissten=0; is --listen meant?"),
+        ("--role proxy --upsteam http://a", "--role proxy: unrecognized arguments: --upsteam http://a; is --upstream meant?"),
         ("--role server --listen", "--role server: argument --listen: expected one argument"),
         (
             "--role server --listen localhost",
@@ -263,7 +266,6 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--role client -H nonsense http://a", "--role client: argument -H/--header: 'nonsense' is not a field of the form NAME"),
         ("--role client -X A(B http://a", "--role client: argument -X/--request: 'A(B' is not a method"),
         ("--role client -x ftp://a:1 http://a", "--role client: argument -x/--proxy: 'ftp://a:1' is not a proxy's URL"),
-        ("--role client -d @nowhere http://a", "-d @nowhere: No such file or directory"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str], argv: str, line: str) -> None:
@@ -287,6 +289,13 @@ def test_what_the_cache_is_told(argv: list[str], targets: tuple[bytes, ...], par
     assert isinstance(group, ProxyGroup)
     assert (group.policy.targets, group.policy.store_partial, group.policy.fetch_whole) == (targets, parts, whole)
 
+
+
+def test_a_root_that_may_not_be_entered(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != "site")
+    assert refused(capsys, "--role", "server", "--root", "site", *PORT_0) == "--root site: Permission denied"
 
 
 def test_a_port_in_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -671,6 +680,10 @@ def test_what_the_client_can_be_asked_for(fetch: Client, tmp_path: Path) -> None
         ("http://127.0.0.1:{closed}/", 7),
         ("-x http://127.0.0.1:{closed} http://a/", 7),
         ("-o nowhere/out {server}/hello.txt", 23),
+        ("-T nowhere {server}/", 26),
+        ("-d @nowhere {server}/", 26),
+        ("-F a=@nowhere {server}/", 26),
+        ("-m 0.1 {server}/api/delay/5", 28),
         ("http://127.0.0.1:{closed}/ {server}/hello.txt --fail {server}/missing", 7),
     ],
 )
@@ -867,3 +880,10 @@ def test_a_listener_that_nobody_hears_of_listens(read: Read, monkeypatch: pytest
     process.groups[0].start()
     with socket.create_connection(("127.0.0.1", process.groups[0].listeners[0].port), timeout=20):
         pass
+
+
+def test_whoever_closed_the_standard_outputs_gets_the_exit_status_all_the_same(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for flags, status in (("--role server --root nowhere", 2), ("--role server --root site --check", 0), ("--help", 0)):
+        command = ["sh", "-c", f'exec "$0" -m reactor.run {flags} <&- >&- 2>&-', sys.executable]
+        assert subprocess.run(command, cwd=folder, env=environment, check=False).returncode == status

@@ -13,6 +13,8 @@ from handlers.bodies import stripped
 from handlers.parts import FilePart, InputPart, Part
 from reactor.errors import ConfigError
 
+NOT_READ = 26  # curl's exit status for a file that cannot be read
+
 # -F NAME=@FILE;type=TEXT/X;filename=NAME
 _FORM_FILE = re.compile(r"(?P<path>[^;]*)(?:;type=(?P<type>[^;\r\n]+))?(?:;filename=(?P<filename>[^;]+))?")
 
@@ -34,7 +36,7 @@ def data_parts(given: list[tuple[str, str]]) -> list[Part]:
         try:
             parts.append(_data_part(option, text))
         except OSError as error:
-            raise ConfigError(f"{option} {text}: {error.strerror}") from None
+            raise ConfigError(f"{option} {text}: {error.strerror}", NOT_READ) from None
     return parts
 
 
@@ -83,7 +85,7 @@ def form_parts(given: list[str]) -> tuple[str, list[Part]]:
         try:
             more, part = _form_part(content)
         except OSError as error:
-            raise ConfigError(f"-F {text}: {error.strerror}") from None
+            raise ConfigError(f"-F {text}: {error.strerror}", NOT_READ) from None
         parts += [os.fsencode(f"{head}{more}\r\n\r\n"), part, b"\r\n"]
     return f"multipart/form-data; boundary={boundary}", [*parts, f"--{boundary}--\r\n".encode()]
 

@@ -20,7 +20,7 @@ from handlers.parts import InputPart, Part
 from handlers.trace import TracingConnector, trace_inside
 from reactor.client import ClientLimits, Pool
 from reactor.errors import ConfigError
-from reactor.roles.bodies import DataAction, data_parts, file_part, form_parts
+from reactor.roles.bodies import NOT_READ, DataAction, data_parts, file_part, form_parts
 from reactor.roles.process import Group, Process
 from reactor.roles.trust import client_tls, trust_flags
 from reactor.roles.values import duration, field, method, proxy_url, seconds
@@ -82,7 +82,7 @@ def _way_flags(to: Any) -> None:
     add("--max-redirs", type=number, default=MAX_REDIRECTS, metavar="N", help=f"of these at most so many ({MAX_REDIRECTS})")
     add("--connect-timeout", type=duration, metavar="SECONDS",
         help=f"look-up, connection and TLS handshake ({ClientLimits().connect:g})")  # fmt: skip
-    add("--max-time", type=seconds, metavar="SECONDS", help="all of one URL (any time)")
+    add("-m", "--max-time", type=seconds, metavar="SECONDS", help="all of one URL (any time)")
     add("--retry", type=number, default=0, metavar="N",
         help="repeat what failed in passing, after 1 s, 2 s, 4 s … or Retry-After (0)")  # fmt: skip
 
@@ -215,7 +215,7 @@ def _upload_part(path: str) -> Part:
     try:
         return file_part(path)
     except OSError as error:
-        raise ConfigError(f"-T {path}: {error.strerror}") from None
+        raise ConfigError(f"-T {path}: {error.strerror}", NOT_READ) from None
 
 
 def _urls(flags: argparse.Namespace) -> list[str]:

@@ -75,4 +75,6 @@ def checked(sites: list[Site] | None) -> list[Site]:
         for directory in site.roots.values():
             if not os.path.isdir(directory):
                 raise ConfigError(f"--root {directory}: not a directory")
+            if not os.access(directory, os.X_OK):
+                raise ConfigError(f"--root {directory}: Permission denied")
     return sites

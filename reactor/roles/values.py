@@ -43,7 +43,11 @@ class OneLineParser(argparse.ArgumentParser):
         super().__init__(add_help=False, allow_abbrev=False, formatter_class=HelpFormatter, **settings)
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
+        from difflib import get_close_matches  # here, because it costs time, and most runs have no error
+
+        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]
+        meant = get_close_matches(unknown, self._option_string_actions, 1) if unknown.startswith("--") else []
+        raise ConfigError(f"{message}; is {meant[0]} meant?" if meant else message)
 
 
 def seconds(text: str) -> float:

@@ -967,6 +967,11 @@ def test_at_the_start_a_broken_one_is_refused_with_its_line(tmp_path: Path, text
     assert "\n" not in str(caught.value)
 
 
+def test_one_without_a_hook_is_taken_and_said_to_do_nothing(script: Make, caplog: pytest.LogCaptureFixture) -> None:
+    script("def requests(exchange): exchange.refuse('misspelt')", Handling())
+    assert "filter.py: defines neither request(exchange) nor response(exchange)" in caplog.text
+
+
 @pytest.mark.parametrize("path", ["", "nowhere.py"])
 def test_a_file_that_is_not_there(tmp_path: Path, path: str) -> None:
     with pytest.raises(ConfigError, match="script .*: (Is a directory|No such file or directory)"):

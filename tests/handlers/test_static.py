@@ -203,14 +203,18 @@ def test_options(files: Static) -> None:
         assert (answer.status, answer.field("Allow"), answer.content) == (204, "GET, HEAD, OPTIONS", b"")
 
 
-def test_errors_are_pages_or_json(files: Static) -> None:
-    page = ask(files, "GET /missing")
+def test_errors_are_lines_pages_or_json(files: Static) -> None:
+    for accept in ("", "\nAccept: */*"):
+        line = ask(files, f"GET /missing{accept}")
+        assert line.field("Content-Type") == "text/plain; charset=utf-8"
+        assert line.content == b"404 Not Found: There is no such file.\n"
+    page = ask(files, "GET /missing\nAccept: text/html,*/*;q=0.8")
     assert page.field("Content-Type") == "text/html; charset=utf-8"
     assert b"<title>404 Not Found</title>" in page.content
     told = ask(files, "GET /missing\nAccept: application/json")
     assert told.field("Content-Type") == "application/problem+json"
     assert told.json == {"type": "about:blank", "title": "Not Found", "status": 404, "detail": "There is no such file."}
-    assert page.field("Vary") == told.field("Vary") == "Accept"
+    assert line.field("Vary") == page.field("Vary") == told.field("Vary") == "Accept"
 
 
 def test_a_root_that_is_none(tmp_path: Path) -> None:
