@@ -15,6 +15,7 @@ from reactor.http.fields import Fields
 from reactor.http.grammar import DIGITS, OWS, QUOTED_STRING, TCHAR, TOKEN
 from reactor.http.structured import Item, Member, parse_dictionary
 
+LISTED_FIELDS = 64  # named by all no-cache="…", or all private="…", of one response; with more it is about the whole response
 DELTA_MAX = 2**31  # RFC 9111 section 1.2.2: what a larger delta-seconds counts as
 MEMO_VALUES = 1024  # remembered Cache-Control values; at the limit the memo starts anew
 MEMO_VALUE_LENGTH = 256  # bytes; longer values are read each time
@@ -100,9 +101,10 @@ class ResponseControl:
 
     def _take_list(self, flag: str, argument: bytes | None) -> None:
         names = [] if argument is None else [raw.strip(OWS).lower() for raw in argument.split(b",")]
-        if names and all(map(TOKEN.fullmatch, names)):
-            listed = flag + "_fields"
-            setattr(self, listed, getattr(self, listed) + tuple(names))
+        listed = flag + "_fields"
+        before = getattr(self, listed)
+        if names and len(before) + len(names) <= LISTED_FIELDS and all(map(TOKEN.fullmatch, names)):
+            setattr(self, listed, before + tuple(names))
         else:
             setattr(self, flag, True)
 

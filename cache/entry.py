@@ -26,6 +26,9 @@ NOT_STORED = frozenset(
 _ENTITY_TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"|[!#-+\--~]+')
 _CONTENT_RANGE = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
 
+GROUPS = 128  # of one field; further ones are not read (RFC 9875 section 2 asks for as many, of 32 characters each)
+GROUPS_BYTES = 8 * 1024  # a longer Cache-Groups field is left out of account
+
 Span = tuple[int, int, int | None]
 """start, stop (half-open) and the complete length, None where unknown, of a partial response."""
 
@@ -171,16 +174,16 @@ def partial_span(fields: Fields) -> Span | None:
 
 
 def cache_groups(fields: Fields, name: bytes = b"cache-groups") -> tuple[bytes, ...]:
-    """The strings of a Cache-Groups or Cache-Group-Invalidation field (RFC 9875 sections 2 and 3); () where invalid."""
+    """The strings of a Cache-Groups or Cache-Group-Invalidation field (RFC 9875 sections 2 and 3); () where invalid or too long."""
     value = fields.index.get(name)
-    if value is None:
+    if value is None or len(value) > GROUPS_BYTES:
         return ()
     try:
         members = [member.value if isinstance(member, Item) else None for member in parse_list(value)]
     except ProtocolError:
         return ()
     groups = [member.encode("ascii") for member in members if type(member) is str]
-    return tuple(groups) if len(groups) == len(members) else ()
+    return tuple(groups[:GROUPS]) if len(groups) == len(members) else ()
 
 
 def content_length(fields: Fields) -> int | None:

@@ -36,6 +36,7 @@ log = logging.getLogger("cache.fill")
 
 WINDOW = 1024 * 1024  # bytes kept for the slowest reader of a body that is not stored
 STALL = 10.0  # seconds a reader may hold up the others of such a body before it is cut off
+JOIN = 4 * 1024  # bytes: a piece of it is joined to the one before up to here, so that many small ones cost no more than few
 LITTLE = 256 * 1024  # bytes still missing for which a fetch goes on although nobody waits for it
 ALONE = 1024 * 1024  # bytes pulled in one turn for nobody; then the loop's other work has its turn
 
@@ -184,6 +185,8 @@ class Fill:
             self._alone = False
         self.size += len(data)
         if self.state == "window":
+            if self._tail and len(self._tail[-1]) + len(data) <= JOIN:
+                data = b"".join((self._tail.pop(), data))
             self._tail.append(data)
             if self.readers and self._slowest() >= self.size:  # who reads a range further on needs none of this
                 self.advanced()

@@ -18,7 +18,8 @@ MEMO_ORIGINS = 1024  # remembered `scheme://authority` spellings; at the limit t
 MEMO_VARY = 512  # remembered Vary values, likewise
 MEMO_SELECTING = 4096  # remembered combinations of selecting values, likewise
 MEMO_VALUE_LENGTH = 256  # bytes; longer Vary values and authorities are read each time
-MEMO_SELECTING_LENGTH = 512  # bytes; longer combinations of selecting values are normalized each time
+MEMO_SELECTING_LENGTH = 512  # bytes; longer combinations of selecting names and values are normalized each time
+VARY_NAMES = 32  # a Vary that lists more never matches: each look-up would have to compare them all
 
 SecondaryKey = tuple[bytes | None, ...]
 
@@ -61,7 +62,7 @@ _vary = _VaryMemo()
 def _vary_members(value: bytes) -> tuple[bytes, ...] | None:
     members = {member for raw in value.lower().split(b",") if (member := raw.strip(OWS))}
     # `*` is a token too; what is no field name at all cannot be compared, and so never matches either.
-    if b"*" in members or not all(map(TOKEN.fullmatch, members)):
+    if b"*" in members or len(members) > VARY_NAMES or not all(map(TOKEN.fullmatch, members)):
         return None
     return tuple(sorted(members))
 
@@ -69,7 +70,8 @@ def _vary_members(value: bytes) -> tuple[bytes, ...] | None:
 def vary_names(fields: Fields) -> tuple[bytes, ...] | None:
     """The field names a response's Vary lists, in lower case, sorted; () without one.
 
-    None where it never matches: `*`, alone or among others (RFC 9110 section 12.5.5), or a member that is no name.
+    None where it never matches: `*`, alone or among others (RFC 9110 section 12.5.5), a member that is no name, or more than
+    VARY_NAMES of them.
     """
     value = fields.index.get(b"vary")
     return () if value is None else _vary[value]
@@ -83,7 +85,7 @@ class _SelectingMemo(dict[tuple[tuple[bytes, ...], SecondaryKey], SecondaryKey])
         key = tuple([None if value is None else normalize(name, value) for name, value in zip(names, values, strict=True)])
         if len(self) >= MEMO_SELECTING:
             self.clear()
-        if sum([len(value) for value in values if value is not None]) <= MEMO_SELECTING_LENGTH:
+        if sum(map(len, names)) + sum([len(value) for value in values if value is not None]) <= MEMO_SELECTING_LENGTH:
             self[pair] = key
         return key
 

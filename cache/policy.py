@@ -11,6 +11,8 @@ from reactor.http.uri import split_authority
 
 IGNORABLE = frozenset(("no-cache", "no-store", "private", "set-cookie"))
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
+# A dot segment, as some origin or other may read it: an octet that ends a segment may be encoded, or be a backslash.
+_DOTS = re.compile(rb"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|%3b|\Z)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,12 @@ class OperatorRule:
         return cls(values.get("host", "*"), values.get("path", "*"), ttl, int(values.get("stale", "0")), ignore)
 
     def matches(self, authority: bytes, path: bytes) -> bool:
-        """Whether it is for this URI; the host glob sees no port, the path glob the query too."""
+        """Whether it is for this URI; the host glob sees no port, the path glob the query too.
+
+        None is for a path with dot segments: it may lead to what another path names, and that may be private.
+        """
+        if _DOTS.search(path.partition(b"?")[0]):
+            return False
         host = split_authority(authority)[0].decode("latin-1")
         return self._host.match(host) is not None and self._path.match(path.decode("latin-1")) is not None
 

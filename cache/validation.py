@@ -117,7 +117,7 @@ def _asks_of_one(verdict: Revalidate) -> bool:
 def _is_for_the_client(request: Request, verdict: Revalidate, fields: Fields) -> bool:
     """The 304 names one of the client's own entity tags, which went along with ours (section 4.3.2)."""
     etag = entity_tag(fields)
-    sent = entity_tags(dict(verdict.fields).get(b"If-None-Match", b""))
+    sent = frozenset(entity_tags(dict(verdict.fields).get(b"If-None-Match", b"")))
     return etag is not None and any(weak_match(tag, etag) for tag in client_tags(request) if tag in sent)
 
 

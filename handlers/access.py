@@ -17,7 +17,9 @@ one condition. `all` stands for no condition.
     path=/\\.(exe|msi)$/           … or this regular expression, which stands between slashes, is found in it
 
 A path is compared without its query, decoded, with dot segments and empty segments resolved: what an origin may take
-for `/admin` cannot be spelled past a rule about `/admin`. (`path=/admin/` is a regular expression; a directory and
+for `/admin` cannot be spelled past a rule about `/admin`. Some origins take a backslash for a slash, and leave out of each
+segment what follows a semicolon: a path that they would read otherwise is compared in both readings, and a deny rule
+holds for either, an allow rule for both. (`path=/admin/` is a regular expression; a directory and
 what lies in it is `path=/admin/*`.) A regular expression is never tried on more than REGEX_BYTES, nor for longer than
 REGEX_SECONDS of processor time, whatever a path makes of it: beyond either, a deny rule holds, and an allow rule does not.
 Hosts are compared as what would be connected to: `127.1`, `[::ffff:127.0.0.1]` and `0` are 127.0.0.1.
@@ -434,8 +436,10 @@ def _canonical_ipv6(host: bytes) -> bytes:
 def plain_path(path: bytes) -> bytes:
     """A request's path without its query, decoded once, without empty and dot segments (RFC 3986 section 5.2.4)."""
     path = path.partition(b"?")[0]
-    if b"%" in path:
-        path = unquote_to_bytes(path)
+    return _resolved(unquote_to_bytes(path) if b"%" in path else path)
+
+
+def _resolved(path: bytes) -> bytes:
     if not path.startswith(b"/") or (b"//" not in path and b"/." not in path):
         return path
     segments: list[bytes] = []
@@ -447,6 +451,20 @@ def plain_path(path: bytes) -> bytes:
     if segments and path.endswith((b"/", b"/.", b"/..")):
         segments.append(b"")
     return b"/" + b"/".join(segments)
+
+
+def path_readings(path: bytes) -> tuple[bytes, ...]:
+    """A request's path as RFC 3986 reads it, and beside that as some origins do; () where it has none."""
+    plain = plain_path(path)
+    if not plain:
+        return ()
+    octets = unquote_to_bytes(path.partition(b"?")[0])
+    if b";" not in octets and b"\\" not in octets:
+        return (plain,)
+    return plain, _resolved(_SEGMENT_PARAMETERS.sub(b"", octets.replace(b"\\", b"/")))
+
+
+_SEGMENT_PARAMETERS = re.compile(rb";[^/]*")  # RFC 3986 section 3.3
 
 
 Address = tuple[int, int]  # 4 or 6, its number
@@ -510,13 +528,13 @@ class RuleSet(dict[Question, tuple[Rule, ...]]):
         """The rule that decides, None where none holds."""
         request = exchange.request
         question = (request.authority, request.scheme or exchange.scheme, request.method, exchange.peer, exchange.user)
-        path = None
+        paths = None
         for rule in self[question]:
             if rule.path is None:
                 return rule
-            if path is None:
-                path = plain_path(request.path)
-            if path and rule.path.search(path):  # a tunnel has no path
+            if paths is None:
+                paths = path_readings(request.path)
+            if paths and (all if rule.allow else any)(map(rule.path.search, paths)):  # a tunnel has no path
                 return rule
         return None
 

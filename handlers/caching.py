@@ -41,8 +41,8 @@ from reactor.timing import FetchTimes
 log = logging.getLogger("handlers.caching")
 
 HIT_FOR_MISS_SECONDS = 30.0  # how long a key that could not be stored is fetched by each for itself, unless one can be
-# Why: the response was refused by its head, or by its size; or one has come since that is not refused.
-REFUSED, TOO_LARGE, STORABLE = "refused", "too large", "storable"
+# Why: the response was too large; or its head was refused, once or twice running. Once may have been for one client alone.
+TOO_LARGE, ONCE, REFUSED = "too large", "once", "refused"
 HIT_FOR_MISS_KEYS = 4096  # remembered so; the oldest is forgotten
 VALIDATED_KEYS = 4096  # remembered as validated by a client while nothing was stored; the oldest is forgotten
 # Shared fetches under way for one key (one per variant), and as many of its ranges; further exchanges go on alone.
@@ -79,7 +79,8 @@ class Caching:
         self.fetches: dict[bytes, list[SharedFetch]] = {}  # under way, which others may wait for
         self._apart: dict[bytes, list[SharedFetch]] = {}  # under way, which nobody else may
         self._unstorable: dict[bytes, tuple[float, str]] = {}  # key → until when (seconds on the reactor's clock), and why
-        self._telling = _TELLING.union(policy.targets)
+        self._targets = frozenset(policy.targets)
+        self._telling = _TELLING | self._targets
         self._validated: dict[bytes, None] = {}  # keys of which the origin told a client lately that it has them already
         self._notes = {fwd: partial(self._note, forward_status(name, fwd)) for fwd in _FORWARDED}
         self._notes_in_vain = {
@@ -107,7 +108,7 @@ class Caching:
         now = exchange.reactor.now
         if not entries and key in self._unstorable and self._goes_alone(exchange.request, key):
             why = self._unstorable[key][1]
-            if why != STORABLE:
+            if why != ONCE:
                 exchange.reason = "what came a moment ago could not be stored"
                 self.pass_on(exchange, key, "uri-miss", watched=why == REFUSED)
                 return
@@ -194,12 +195,17 @@ class Caching:
 
     def _watch(self, exchange: Exchange, head: Head) -> Head:
         """What one client brought upon itself keeps a key out of the store no longer than until another asks."""
+        index = head.fields.index
+        # By no rule, what tells neither a lifetime nor a validator is of no use, and what says no-store is not asked further;
+        # that is most of what comes here.
+        if exchange.error is not None or not self.policy.rules and (
+            self._telling.isdisjoint(index) or (b"no-store" in index.get(b"cache-control", b"") and self._targets.isdisjoint(index))
+        ):
+            return head
         request, key = exchange.request, _key_of(exchange)
         until, why = self._unstorable.get(key, (0.0, ""))
-        # What tells neither a lifetime nor a validator is of no use but by a rule; it is most of what comes here.
-        if why == REFUSED and exchange.error is None and (self.policy.rules or not self._telling.isdisjoint(head.fields.index)):
-            if self._may_store(exchange, request, key, head) is not None:
-                self._unstorable[key] = until, STORABLE
+        if why == REFUSED and self._may_store(exchange, request, key, head) is not None:
+            self._unstorable[key] = until, ONCE
         return head
 
     def _note_method(self, told: list[bytes], exchange: Exchange, head: Head) -> Head:
@@ -321,7 +327,7 @@ class Caching:
         request = exchange.request
         fields = request.fields.index
         apart = key in self._unstorable and self._goes_alone(request, key)
-        if apart and (why := self._unstorable[key][1]) != STORABLE:
+        if apart and (why := self._unstorable[key][1]) != ONCE:
             self.pass_on(exchange, key, verdict.fwd, watched=why == REFUSED)
             return
         ranged = b"range" in fields and type(verdict) is Miss and not self.policy.fetch_whole
@@ -409,7 +415,13 @@ class Caching:
         self._unstorable.pop(key, None)
         if len(self._unstorable) >= HIT_FOR_MISS_KEYS:
             del self._unstorable[next(iter(self._unstorable))]
-        self._unstorable[key] = self.reactor.now + HIT_FOR_MISS_SECONDS, REFUSED if refused else TOO_LARGE
+        self._unstorable[key] = self.reactor.now + HIT_FOR_MISS_SECONDS, ONCE if refused else TOO_LARGE
+
+    def refused_again(self, key: bytes, request: Request) -> None:
+        """Another response after the first could not be stored either: those that come next are passed on."""
+        until, why = self._unstorable.get(key, (0.0, ""))
+        if why == ONCE and _OWN_TERMS.isdisjoint(request.fields.index):
+            self._unstorable[key] = until, REFUSED
 
     def mark_validated(self, key: bytes) -> None:
         """The next one that asks for this key fetches it whole, whatever it has itself."""

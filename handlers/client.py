@@ -75,6 +75,9 @@ class Watcher:
     def passed_over(self, transfer: Transfer, response: Response) -> None:
         """A final response that is followed by another request: a redirect, or one that is tried again."""
 
+    def timed_out(self, transfer: Transfer) -> None:
+        """The deadline passed before the end of the response's body, whose next pull says so."""
+
 
 class Client:
     """Makes requests; `proxy` is the origin of a proxy they go through, `proxy_fields` what it alone is told.
@@ -395,6 +398,8 @@ class Transfer:
         reason = f"not done within {self._timeout:g} s"
         if isinstance(self.body, TransferBody):
             self.body.cut(reason)
+            if self.watcher is not None:
+                self.watcher.timed_out(self)
             return
         call, self.call = self.call, None
         phase = "head"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -14,6 +13,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from handlers.client import Client, Transfer, Watcher, drop, targets
 from handlers.download import CannotResume, Download
+from handlers.output import Output, why_unwritable
 from handlers.parts import Part, Parts
 from handlers.terminal import BAR_EVERY, BinaryRefused, Progress, Screen, columns_of, shown_head, visible, wants_colour
 from reactor.client import Pool
@@ -123,6 +123,7 @@ class Fetch(Watcher):
         self.code = OK
         # Not sys.stdout: what a closed pipe did not take must not lie in a buffer until the interpreter's end.
         self._out = out if out is not None else open(1, "wb", buffering=0, closefd=False)
+        self._output = Output(reactor, self._out, self)
         self._err = err if err is not None else open(2, "wb", closefd=False)
         self._parts = Parts(reactor, options.data or (), stdin, options.traced)
         self._client = Client(pool, options.proxy, options.proxy_fields)
@@ -147,6 +148,7 @@ class Fetch(Watcher):
             return
         self._stopped = True
         kept = self._give_up()
+        self._output.drop()
         if why is not None and self._url:
             self._complain(f"{self._url}: {why}" + (f"; {kept}" if kept else ""))
 
@@ -310,7 +312,7 @@ class Fetch(Watcher):
         if body is None:
             return
         try:
-            while (data := body.pull(PULL)) is not None:
+            while not self._output.backlog and (data := body.pull(PULL)) is not None:
                 if not len(data):
                     self._ended()
                     return
@@ -352,18 +354,33 @@ class Fetch(Watcher):
             elif self._screen is not None:
                 self._screen.write(data)
             else:
-                _write_all(self._out, data)
+                self._output.write(data)
         except BinaryRefused:
             raise Failed(NO_TEXT, WRITE_ERROR) from None
         except OSError as error:
-            raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
+            raise Failed(why_unwritable(error), WRITE_ERROR) from None
 
     def _show(self, text: str) -> None:
         """On the terminal that standard output is. Raises Failed."""
         try:
-            _write_all(self._out, text.encode("utf-8", "backslashreplace"))
+            self._output.write(text.encode("utf-8", "backslashreplace"))
         except OSError as error:
-            raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
+            raise Failed(why_unwritable(error), WRITE_ERROR) from None
+
+    def output_drained(self) -> None:
+        """A slow reader has taken what was there for it."""
+        if self._transfer is None:
+            self.reactor.call_soon(self._next_url)
+        else:
+            self._pull()
+
+    def output_failed(self, error: OSError) -> None:
+        self._done_with_url(Failed(why_unwritable(error), WRITE_ERROR))
+
+    def timed_out(self, transfer: Transfer) -> None:
+        """Even where a slow reader keeps the body from being read on."""
+        self._output.drop()
+        self._pull()
 
     # The end of one URL.
 
@@ -372,9 +389,11 @@ class Fetch(Watcher):
         if error is not None:
             code = error.code if isinstance(error, Failed) else _exit_code(error, self.options.proxy is not None)
             where = "" if isinstance(error, FetchFailed) else f"{self._url}: "
-            self._complain(f"{where}{error}" + (f"; {kept}" if kept else ""))
+            if str(error):
+                self._complain(f"{where}{error}" + (f"; {kept}" if kept else ""))
             self.code = self.code or code
-        self.reactor.call_soon(self._next_url)
+        if not self._output.backlog:
+            self.reactor.call_soon(self._next_url)
 
     def _give_up(self) -> str:
         """Let go of everything that belongs to this URL; what there is to say of a file that is not whole."""
@@ -480,14 +499,3 @@ def _exit_code(error: FetchFailed, proxied: bool) -> int:
     if error.reason.startswith(NO_RESPONSE):
         return WEIRD_REPLY
     return _CODES.get(error.phase, BROKEN)
-
-
-def _write_all(file: Any, data: bytes | memoryview) -> None:
-    """Write to a raw file. A slow reader is waited for: that is the pressure which the origin then feels."""
-    view = memoryview(data)
-    while len(view):
-        written = file.write(view)
-        if written is None:  # somebody else made the pipe non-blocking
-            select.select([], [file], [])
-        else:
-            view = view[written:]

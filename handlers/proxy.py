@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Sequence
 
 from handlers.forwarded import ForwardedFields, Trust, is_claim
+from handlers.mapped_fields import MAPPED, map_fields
 from handlers.max_forwards import answer_as_last, hops_left
 from handlers.rewrite import Rewriting
 from handlers.upstreams import SCHEMES, Upstream, Upstreams
@@ -19,7 +20,7 @@ from reactor.exchange import Body, Exchange, Head, Source, error_page
 from reactor.http.fields import Fields, split_tokens
 from reactor.http.framing import CHUNKED, parse_length
 from reactor.http.parser import Request, Response
-from reactor.http.uri import Origin, origin_of
+from reactor.http.uri import Origin, origin_of, spellings, split_authority
 from reactor.relay import IDLE, Relay
 
 # RFC 9110 section 7.6.1, and what names or frames this hop alone.
@@ -34,6 +35,8 @@ _NOT_SENT_BACK_WITH_TRAILERS = _NOT_SENT_BACK - {b"trailer"}
 MEMO_BLOCKS = 1024  # blocks of request lines remembered as they go on; at the limit the memo starts anew
 # RFC 9110 section 12.5.5: what varies on a client's address, which its request does not tell, is `*` to everybody else.
 _OF_CLIENTS = frozenset((b"forwarded", b"x-forwarded-for"))
+_TOLD_ANEW = frozenset((b"max-forwards", b"trailer", b"te", b"upgrade", b"expect"))
+_ODD = b"?"  # no field lines
 _NAMES_NOTHING = frozenset((b"close", b"keep-alive", b"Keep-Alive"))  # values of Connection that name no other field
 
 
@@ -56,13 +59,15 @@ class Forwarding:
         self.pool = pool
         self.upstreams = Upstreams(upstreams) if upstreams else None
         self.rewriting = Rewriting(self.upstreams, rewrite) if self.upstreams and rewrite else None
+        self._way = _Reverse if self.rewriting is None else _Rewritten
         self.preserve_host = preserve_host
         self.tunnel_idle = tunnel_idle  # seconds
         # RFC 9110 section 7.6.3: unique to the process, so that a loop shows itself.
         self.pseudonym = b"reactor-" + secrets.token_hex(4).encode("ascii")
         self._via_back, self._via_back_old = b"1.1 " + self.pseudonym, b"1.0 " + self.pseudonym
         self._via, self._via_old = b"Via: %b\r\n" % self._via_back, b"Via: %b\r\n" % self._via_back_old
-        self._blocks: dict[bytes, bytes] = {}  # a block of request lines as received → as it goes on
+        # A block of request lines as received → as it goes on, with Via; _ODD where one of them asks for more than that.
+        self._blocks: dict[bytes, bytes] = {}
         self._forwarded = ForwardedFields(trust)
 
     def handle(self, exchange: Exchange) -> None:
@@ -96,40 +101,46 @@ class Forwarding:
 
     def _reverse(self, exchange: Exchange, upstreams: Upstreams) -> None:
         """Send it to the upstream that its path is for; raises ProtocolError."""
-        path, scheme = exchange.request.path, exchange.request.scheme
+        request = exchange.request
+        path, scheme = request.path, request.scheme
+        if request.authority:
+            # What the cache takes for the same must be the same to the upstream, which may repeat it in its answer.
+            request.authority = spellings[exchange.scheme, request.authority]
         if scheme is not None and scheme != exchange.scheme:
             # RFC 9110 section 7.4: else what the upstream says of one scheme would be stored for the other.
             raise ProtocolError("the request target's scheme is not the one that it came by", 421)
-        if path != b"*":
+        if upstreams.plain is not None and path.startswith(b"/"):
+            self._way(self, exchange, upstreams.plain, path)
+        elif path != b"*":
             upstream = upstreams.find(path)
-            _Reverse(self, exchange, upstream, upstream.target(path))
+            self._way(self, exchange, upstream, upstream.target(path))
         elif (only := upstreams.for_asterisk()) is not None:
-            _Reverse(self, exchange, only, b"*")
+            self._way(self, exchange, only, b"*")
         else:
             answer_as_last(exchange)
 
     def head(self, exchange: Exchange, origin: Origin, target: bytes, fields: Fields) -> bytes:
         """Request line and fields as they go on, without framing (RFC 9112 section 3.2, RFC 9110 section 7.6)."""
         request = exchange.request
-        index = fields.index
         host = request.authority if self.preserve_host and request.authority else origin.authority
-        parts = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, target, host)]
-        cut = fields.cut
-        if cut is None or index.get(b"connection", b"keep-alive") != b"keep-alive":
-            parts.append(self._sent_on(fields.lines, fields))
+        lines = _ODD
+        if fields.cut is not None:
+            block, cookie, referer, _ = fields.cut
+            lines = self._blocks.get(block) or self._remember(block, fields)
+        if lines is _ODD:
+            lines = self._odd_lines(exchange, fields)
         else:
-            block, cookie, referer, _ = cut
-            kept = self._blocks.get(block)
-            if kept is None:
-                kept = self._remember(block, fields)
-            parts.append(kept)
             if cookie is not None:
-                parts.append(b"Cookie: %b\r\n" % cookie)
+                lines = b"%bCookie: %b\r\n" % (lines, cookie)
             if referer is not None:
-                parts.append(b"Referer: %b\r\n" % referer)
-        parts.append(self._via if request.version == 11 else self._via_old)
-        if self.upstreams is not None:
-            parts.append(self._forwarded.lines(exchange))
+                lines = b"%bReferer: %b\r\n" % (lines, referer)
+        clients = b"" if self.upstreams is None else self._forwarded.lines(exchange)
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b" % (request.method, target, host, lines, clients)
+
+    def _odd_lines(self, exchange: Exchange, fields: Fields) -> bytes:
+        """The field lines that go on, and Via, where something is to be told anew or was not met before."""
+        request, index = exchange.request, fields.index
+        parts = [self._sent_on(fields.lines, fields), self._via if request.version == 11 else self._via_old]
         if b"max-forwards" in index:
             left = hops_left(request)
             parts.append(b"Max-Forwards: %b\r\n" % (index[b"max-forwards"] if left is None else b"%d" % (left - 1)))
@@ -155,8 +166,12 @@ class Forwarding:
         return b"\r\n".join(kept) + b"\r\n" if kept else b""
 
     def _remember(self, block: bytes, fields: Fields) -> bytes:
-        """The same of a block of lines that the parser remembers too (see Fields.cut)."""
-        kept = self._sent_on(block[:-4].split(b"\r\n")[1:], fields)
+        """The same of a block of lines that the parser remembers too (see Fields.cut), with Via; or _ODD."""
+        index = fields.index
+        if _TOLD_ANEW.isdisjoint(index) and index.get(b"connection", b"keep-alive") == b"keep-alive":
+            kept = self._sent_on(block[:-4].split(b"\r\n")[1:], fields) + self._via
+        else:
+            kept = _ODD
         if len(self._blocks) >= MEMO_BLOCKS:
             self._blocks.clear()
         self._blocks[block] = kept
@@ -210,8 +225,8 @@ class _Forward:
     def __init__(self, forwarding: Forwarding, exchange: Exchange, origin: Origin, target: bytes) -> None:
         self.forwarding = forwarding
         self.exchange = exchange
-        self._relay: Relay | None = None
         self.call: Call | None = None
+        self._relay: Relay | None = None
         self._send(origin, target, exchange.request.fields)
         exchange.on_end(self._ended)
 
@@ -224,7 +239,10 @@ class _Forward:
         self.call = forwarding.pool.call(origin, request.method, head, body, self, waits, times)
 
     def call_informed(self, call: Call, response: Response) -> None:
-        self.exchange.inform(self.forwarding.interim_head(response))
+        self.exchange.inform(self._interim_head(response))
+
+    def _interim_head(self, response: Response) -> Head:
+        return self.forwarding.interim_head(response)
 
     def call_responded(self, call: Call, response: Response, body: Body) -> None:
         exchange = self.exchange
@@ -260,7 +278,7 @@ class _Forward:
             exchange.respond(*error_page(502, f"upstream {call.address}: switched protocols unasked"))
             return
         protocol = response.fields[b"upgrade"]
-        head = self.forwarding.interim_head(response)
+        head = self._interim_head(response)
         head.fields.add(b"Upgrade", protocol)
         client, from_client = exchange.upgrade(head)
         idle = self.forwarding.tunnel_idle
@@ -284,38 +302,61 @@ class _Forward:
 class _Reverse(_Forward):
     """The same to an upstream, whose answers name it by its own URLs."""
 
-    __slots__ = ("_upstream", "_target", "_asked_again")
+    __slots__ = ("_upstream", "_target")
 
     def __init__(self, forwarding: Forwarding, exchange: Exchange, upstream: Upstream, target: bytes) -> None:
         self._upstream = upstream
         self._target = target
-        self._asked_again = False
-        super().__init__(forwarding, exchange, upstream.origin, target)
-
-    def _send(self, origin: Origin, target: bytes, fields: Fields) -> None:
-        rewriting = self.forwarding.rewriting
-        if rewriting is not None:
-            fields = rewriting.request_fields(self.exchange, whole=self._asked_again)
-        super()._send(origin, target, fields)
+        _Forward.__init__(self, forwarding, exchange, upstream.origin, target)
 
     def _respond(self, head: Head, body: Body) -> None:
-        exchange, index = self.exchange, head.fields.index
-        if b"location" in index:
-            self._map_back(b"Location", head.fields)
-        if b"content-location" in index:
-            self._map_back(b"Content-Location", head.fields)
+        index = head.fields.index
+        if not MAPPED.isdisjoint(index):
+            self._map_back(head.fields)
         if b"vary" in index and not _OF_CLIENTS.isdisjoint(head.fields.options(b"vary")):
             head.fields.set(b"Vary", b"*")
-        rewriting = self.forwarding.rewriting
-        if rewriting is not None:
-            if head.status == 304:
-                rewriting.not_modified(exchange, head)
-            elif rewriting.is_part(head) and not self._asked_again:
-                self._ask_for_all(body)
-                return
-            elif rewriting.applies(exchange, head):
-                body = rewriting.rewrite(exchange, head, body)
-        exchange.respond(head, body)
+        self.exchange.respond(head, body)
+
+    def _interim_head(self, response: Response) -> Head:
+        head = super()._interim_head(response)
+        if not MAPPED.isdisjoint(head.fields.index):
+            self._map_back(head.fields)
+        return head
+
+    def _map_back(self, fields: Fields) -> None:
+        authority = self.exchange.request.authority
+        asked_as = None
+        if self.forwarding.preserve_host and authority:
+            asked_as = b"%b://%b" % (self._upstream.origin.scheme, authority)
+        upstreams = self.forwarding.upstreams
+        assert upstreams is not None
+        map_fields(fields, upstreams, self._upstream, self._target, split_authority(authority)[0], asked_as)
+
+
+class _Rewritten(_Reverse):
+    """The same where upstreams' URLs in bodies become this proxy's own."""
+
+    __slots__ = ("_asked_again",)
+
+    def __init__(self, forwarding: Forwarding, exchange: Exchange, upstream: Upstream, target: bytes) -> None:
+        self._asked_again = False
+        super().__init__(forwarding, exchange, upstream, target)
+
+    def _send(self, origin: Origin, target: bytes, fields: Fields) -> None:
+        assert self.forwarding.rewriting is not None
+        super()._send(origin, target, self.forwarding.rewriting.request_fields(self.exchange, whole=self._asked_again))
+
+    def _respond(self, head: Head, body: Body) -> None:
+        rewriting, exchange = self.forwarding.rewriting, self.exchange
+        assert rewriting is not None
+        if head.status == 304:
+            rewriting.not_modified(exchange, head)
+        elif rewriting.is_part(head) and not self._asked_again:
+            self._ask_for_all(body)
+            return
+        elif rewriting.applies(exchange, head):
+            body = rewriting.rewrite(exchange, head, body)
+        super()._respond(head, body)
 
     def _ask_for_all(self, body: Body) -> None:
         """RFC 9110 section 14.2: a range may be left out of account; the body it came with is nobody's."""
@@ -323,14 +364,3 @@ class _Reverse(_Forward):
             body.close()
         self._asked_again = True
         self._send(self._upstream.origin, self._target, self.exchange.request.fields)
-
-    def _map_back(self, name: bytes, fields: Fields) -> None:
-        assert self.forwarding.upstreams is not None
-        request = self.exchange.request
-        asked_as = None
-        if self.forwarding.preserve_host and request.authority:
-            asked_as = b"%b://%b" % (self._upstream.origin.scheme, request.authority)
-        value = fields.index[name.lower()]
-        mapped = self.forwarding.upstreams.map_back(value, self._upstream, self._target, asked_as)
-        if mapped != value:
-            fields.set(name, mapped)

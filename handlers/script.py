@@ -22,15 +22,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from handlers.traffic import BodyError, ScriptResponse, Traffic, Wait
-from reactor.errors import ConfigError, ReactorError
+from reactor.errors import RAISED, ConfigError, ReactorError
 from reactor.exchange import Body, DerivedExchange, Exchange, Handler, Head, error_page
 from reactor.loop import Timer
 
 log = logging.getLogger("handlers.script")
 
 LOOK_SECONDS = 1.0  # the file is looked at again at most so often, and only when there is traffic
-
-RAISED = (Exception, SystemExit)  # what a user's program may raise, `exit()` included, without ending the process
 
 Hook = Callable[[Traffic], Any]
 Stamp = tuple[int, int, int]

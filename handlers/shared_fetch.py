@@ -403,6 +403,8 @@ class SharedFetch:
         # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
         if self.shared and not failed and not self._tainted and self._tells_of_all(head):
             caching.mark_unstorable(self.key, refused)
+        elif refused and not failed and head.status != 304:
+            caching.refused_again(self.key, self.request)
         alone = failed or self.part is not None
         self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if alone else caching.handle)
 
@@ -443,8 +445,10 @@ class SharedFetch:
     def _answer_readers(self, fill: Fill, head: Head, now: float) -> None:
         entry = fill.entry
         suiting, others = self._divided(entry, now)
-        having = [exchange for exchange in suiting if has_it(exchange, entry)]
-        reading = [exchange for exchange in suiting if exchange not in having]
+        having: list[Exchange] = []
+        reading: list[Exchange] = []
+        for exchange in suiting:
+            (having if has_it(exchange, entry) else reading).append(exchange)
         # All join before the first one reads: what it has read may be forgotten.
         readers = [fill.join() for _ in reading]
         if not suiting and not self.behind:

@@ -43,6 +43,7 @@ DESCRIPTORS = 128  # of larger files, kept open for remembered paths; beyond it 
 CHOICES = 64  # Accept-Encoding values whose choice is remembered with a path, for that second
 LISTED = 5000  # entries of a directory that a listing looks at
 SETTLED = 2.0  # seconds since a file's change before its entity tag is strong: until then it may change unseen
+EDGE = 4096  # bytes at either end of a larger file by which what was rewritten is told from what only grew
 READ_AGAIN = 3  # times that a small file is read anew because it changed meanwhile
 
 CODINGS: Final = ((b".br", b"br"), (b".zst", b"zstd"), (b".gz", b"gzip"))  # neighbours: ending, content coding
@@ -67,7 +68,7 @@ class _File:
 
     __slots__ = (
         "fd", "body", "size", "stamp", "coding", "etag", "modified", "fields", "users", "forgotten",
-        "_shared", "_young", "_since",
+        "_shared", "_young", "_since", "_edges",
     )  # fmt: skip
 
     def __init__(self, fd: int, status: os.stat_result, coding: bytes | None, wall: float) -> None:
@@ -77,6 +78,7 @@ class _File:
             status = self._read(status)
         self.size = status.st_size
         self.stamp = _stamp(status)
+        self._edges: int | None = None  # as they were when it was first sent
         self.coding = coding
         self.modified = status.st_mtime
         self.users = 0
@@ -104,6 +106,11 @@ class _File:
             os.close(self.fd)
             self.fd = -1
         return status
+
+    def _read_edges(self) -> int:
+        """The first and the last bytes of what is promised of an open file, as a hash."""
+        size = min(EDGE, self.size)
+        return hash((os.pread(self.fd, size, 0), os.pread(self.fd, size, self.size - size)))
 
     @classmethod
     def of(cls, opened: Opened, coding: bytes | None, before: list[_File], wall: float) -> _File:
@@ -143,19 +150,29 @@ class _File:
         )
         return Head(200, self.fields, wire=b"".join(lines))
 
-    def content(self, start: int, stop: int) -> Body:
+    def content(self, start: int, stop: int, begun: bool = False) -> Body:
+        """A part of it; where others were sent before (`begun`), it is looked at again, however short this one is."""
         if self.body is not None:
             return self.body[start:stop]
-        return _FileBody(self, start, stop - start)
+        if self._edges is None:
+            self._edges = self._read_edges()
+        return _FileBody(self, start, stop - start, begun)
 
     def unchanged(self) -> bool:
         """Whether the open file still is what its head says."""
         return self.body is not None or _stamp(os.fstat(self.fd)) == self.stamp
 
     def intact(self) -> bool:
-        """Whether it was not rewritten since. What has only grown, as a log does, begins with what was promised."""
+        """Whether it was not rewritten since.
+
+        What only grew, as a log does, begins with what was promised, and what was renamed or deleted is still there: its
+        edges tell, whatever its times do.
+        """
         status = os.fstat(self.fd)
-        return status.st_size > self.size or (status.st_size, status.st_mtime_ns) == self.stamp[2:4]
+        if _stamp(status) == self.stamp:
+            return True
+        renamed = (status.st_size, status.st_mtime_ns) == self.stamp[2:4]
+        return (renamed or status.st_size > self.size) and self._read_edges() == self._edges
 
     def release(self) -> None:
         """Not remembered any more."""
@@ -176,15 +193,16 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 class _FileBody(FileSource):
     """A range of a remembered file, which stays open as long as this is."""
 
-    __slots__ = ("_file",)
+    __slots__ = ("_file", "_begun")
 
-    def __init__(self, file: _File, start: int, count: int) -> None:
+    def __init__(self, file: _File, start: int, count: int, begun: bool = False) -> None:
         super().__init__(file.fd, start, count, owned=False)
         self._file: _File | None = file
+        self._begun = begun
         file.users += 1
 
     def pull(self, limit: int) -> bytes:
-        begun = self._pos > self._start
+        begun, self._begun = self._begun, True
         piece = super().pull(limit)
         if begun and piece and self._pos == self._end and not self.intact():
             raise BodyCutShort("the file changed while it was read")
@@ -309,7 +327,7 @@ class Static:
         ):
             self._respond_conditionally(exchange, file, head)
         else:
-            exchange.respond(head, _FileBody(file, 0, file.size) if file.body is None else file.body)
+            exchange.respond(head, file.content(0, file.size) if file.body is None else file.body)
 
     # Preconditions and ranges.
 
@@ -345,8 +363,8 @@ class Static:
         layout = multipart(ranges, file.size, partial[b"content-type"], secrets.token_hex(16).encode("ascii"))
         partial.set(b"Content-Type", layout.content_type)
         parts: list[Body] = []
-        for part_head, start, stop in layout.parts:
-            parts += (part_head, file.content(start, stop))
+        for number, (part_head, start, stop) in enumerate(layout.parts, 1):
+            parts += (part_head, file.content(start, stop, number == len(layout.parts)))
         exchange.respond(Head(206, partial), ChainSource(layout.length, [*parts, layout.end]))
 
     # From a path to a resource.

@@ -19,7 +19,7 @@ from reactor.http.uri import Origin, origin_of, split_absolute
 
 SCHEMES = frozenset((b"http", b"https"))
 
-_PREFIX = re.compile(rb"(?:/[^/?\\%]+)*")  # of segments, none of them empty or encoded
+_PREFIX = re.compile(rb'(?:/[^/?\\%"<>;]+)*')  # of segments, none of them empty or encoded, or cut off where it is quoted
 _DOTS = frozenset((b".", b".."))
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*:")  # RFC 3986 section 3.1
 _SEGMENT_ENDS = (b"", b"/", b"?")
@@ -70,6 +70,8 @@ class Upstream:
         rest = path[len(self.prefix) :]
         if not path.startswith(self.prefix) or rest[:1] not in _SEGMENT_ENDS:
             return None
+        if (self.at or self.prefix) and _climbs(rest):
+            return None  # here it would lead to another upstream's paths
         return self.at + rest
 
 
@@ -83,6 +85,8 @@ class Upstreams:
             if places.count(at) > 1:
                 raise ConfigError(f"--upstream: two of them stand at {at.decode('ascii') or '/'}")
         self._mapped = any(upstream.at or upstream.prefix for upstream in self.all)
+        # The one there is, where every path is its own as it stands.
+        self.plain = self.all[0] if len(self.all) == 1 and not self._mapped else None
 
     def find(self, path: bytes) -> Upstream:
         """The upstream that a path is for; raises ProtocolError with the status to answer."""
@@ -157,6 +161,7 @@ def _climbs(path: bytes) -> bool:
         return False
     depth = 0
     for segment in unquote_to_bytes(path.partition(b"?")[0]).replace(b"\\", b"/").split(b"/"):
+        segment = segment.partition(b";")[0]  # some origins leave out a segment's parameters (RFC 3986 section 3.3)
         if segment == b"..":
             depth -= 1
             if depth < 0:

@@ -3,6 +3,7 @@
     state of a connection   on                                   → state
     connecting              connected                            → busy       (the request is sent)
     connecting              refused, timed out                   → closed     (the call fails)
+    busy                    any byte, before the request is sent → closed     (the call goes to another, or fails)
     busy                    a final head, all of the body there  → idle or closed, then the owner gets bytes
     busy                    a final head, more to come           → busy       (the owner gets a Source)
     busy                    the body pulled to its end           → idle or closed
@@ -12,15 +13,15 @@
     idle                    any byte, end of input, its deadline → closed
     any                     abort()                              → closed
 
-A connection goes back to the pool only where request and response both ended and not a byte is left over
-(RFC 9112 section 9.3); in any doubt it is closed.
+A connection goes back to the pool only where request and response both ended and not a byte is left over, here or in the
+kernel (RFC 9112 sections 9.2, 9.3); in any doubt it is closed.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reactor.errors import BodyCutShort, ProtocolError, UpstreamError
 from reactor.exchange import PULL, Body, Source
@@ -123,14 +124,18 @@ class ClientConnection:
         stream, body = self.stream, call.body
         self._mark = stream.sent
         if type(body) is bytes:
-            # RFC 9110 section 8.6: a method that means nothing by a body says nothing of its length.
-            tells = body or call.method in _WITH_CONTENT
-            framing = b"Content-Length: %d\r\n\r\n" % len(body) if tells else b"\r\n"
+            if body or call.method in _WITH_CONTENT:
+                data = b"%bContent-Length: %d\r\n\r\n%b" % (call.head, len(body), body)
+            else:  # RFC 9110 section 8.6: a method that means nothing by a body says nothing of its length
+                data = call.head + b"\r\n"
             if self.reactor.dispatching:
                 self._held = True
-                self.reactor.call_soon(self._send, call, call.head + framing + body)
+                self.reactor.call_soon(self._send, call, data)
             else:
-                self._send(call, call.head + framing + body)
+                self._send(call, data)
+        elif self.reactor.dispatching:
+            self._held = True
+            self.reactor.call_soon(self._begin_upload, call, body)
         else:
             self._begin_upload(call, body)  # type: ignore[arg-type]
 
@@ -139,9 +144,14 @@ class ClientConnection:
         if self.call is call:
             self._held = False
             self.stream.write(data)
-            self._all_sent()
+            self._deadline_at_most(self.pool.limits.first_byte)
+            if self.stream.backlog:
+                self._watch_progress()
 
     def _begin_upload(self, call: Call, body: Source) -> None:
+        if self.call is not call:
+            return
+        self._held = False
         self._unsent = body
         self._left = length = body.length
         self._chunked = length is None
@@ -276,25 +286,25 @@ class ClientConnection:
     # Receiving.
 
     def _read_head(self) -> None:
-        parser = self.parser
+        call = self.call
+        assert call is not None
+        event: Any  # a Response, where it is something
         while True:
             try:
-                event = parser.next_event()
+                event = self.parser.next_event()
             except ProtocolError as error:
                 self._lost(f"{NO_RESPONSE}: {error.reason}")
                 return
             if event is NEED_DATA:
                 return
-            assert type(event) is Response
-            if event.status >= 200 or event.status == 101:
+            status = event.status
+            if status >= 200 or status == 101:
                 break
             if not self._interim_head(event):
                 return
-        call = self.call
-        assert call is not None
         if call.times is not None:
             call.times.answered = self.reactor.now
-        if event.status == 101 or (call.method == b"CONNECT" and event.status < 300):
+        if status < 300 and (status == 101 or call.method == b"CONNECT"):
             self._begin_upgrade(call, event)
         else:
             self._begin_response(call, event)
@@ -384,11 +394,14 @@ class ClientConnection:
         if call is not None:
             call.connection = None
         self._body = self._response = None
-        reusable = response.keep_alive and response.length != UNTIL_CLOSE and self.parser.between_messages
-        if reusable and self._unsent is None and not self.stream.backlog and not self.stream.at_eof and self.pool._keep(self):
+        stream, pool = self.stream, self.pool
+        reusable = response.keep_alive and self._unsent is None and not stream.backlog and not stream.at_eof
+        # RFC 9112 section 9.2: what waits behind a response may not become the answer to the next request.
+        if reusable and self.parser.between_messages and not stream.unread() and pool._keep(self):
             self.state = "idle"
-            self._deadline_at_most(self.pool.limits.idle)
-            self.stream.resume_reading()
+            self._deadline_at_most(pool.limits.idle)
+            if not stream.reading:
+                stream.resume_reading()
         else:
             self._close_doubtful()
 
@@ -438,8 +451,8 @@ class ClientConnection:
             return False
         if call.method not in IDEMPOTENT and self.stream.sent > self._mark:
             return False
-        # A body that still waits for its 100 has not been touched.
-        return type(call.body) is bytes or self._holding or call.body.rewind()  # type: ignore[union-attr]
+        # A body that still waits for its 100, or for the turn's end, has not been touched.
+        return type(call.body) is bytes or self._holding or self._held or call.body.rewind()  # type: ignore[union-attr]
 
     def _drop_unsent(self) -> None:
         source, self._unsent = self._unsent, None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+RAISED = (Exception, SystemExit)  # what a user's program may raise, `exit()` included, without ending the process
+
 
 class ReactorError(Exception):
     """The root of the tree: everything below it is expected and answered, never a traceback."""

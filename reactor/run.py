@@ -9,13 +9,13 @@ import argparse
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from reactor import __version__
 from reactor.errors import ConfigError
-from reactor.roles.listening import listen_flags
 from reactor.roles.process import GRACE, Group, Process
 from reactor.roles.values import DOTTED_NAME, OneLineParser, seconds
 
@@ -67,6 +67,12 @@ def _split_groups(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, list[
     return process, groups
 
 
+def _listen_flags(to: Any) -> None:
+    from reactor.roles.listening import listen_flags  # here, because a client does without a server
+
+    listen_flags(to)
+
+
 class Role(NamedTuple):
     """What a name behind --role stands for; its module is loaded where it is asked for, since most runs have one role."""
 
@@ -83,7 +89,7 @@ class Role(NamedTuple):
         if self.add_flags is not None:
             self.add_flags(parser)
         if self.listens:
-            listen_flags(parser)
+            _listen_flags(parser)
 
     def build(self, process: Process, flags: argparse.Namespace, name: str) -> Group:
         """Raises ConfigError."""
@@ -106,7 +112,7 @@ def _help(names: Sequence[str]) -> str:
     roles = [ROLES.get(name, CUSTOM) for name in dict.fromkeys(names)] or [*ROLES.values(), CUSTOM]
     fills = [role.add_flags for role in roles if role.add_flags is not None]
     if any(role.listens for role in roles):
-        fills.insert(0, listen_flags)
+        fills.insert(0, _listen_flags)
     parts = [top.format_help()]
     for fill in fills:
         parser = OneLineParser(prog="", usage=argparse.SUPPRESS)
@@ -182,14 +188,23 @@ def _hold_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
 
 
+def _show(text: str) -> int:
+    """The exit status; that of SIGPIPE where the reader leaves early (`| head`), which is no fault."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more at its end
+        return 128 + signal.SIGPIPE
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; the exit status."""
     _hold_standard_descriptors()
     try:
         process = configure(sys.argv[1:] if argv is None else argv)
         if isinstance(process, str):
-            sys.stdout.write(process)
-            return 0
+            return _show(process)
         return process.run()
     except ConfigError as error:
         print(f"reactor: {error}", file=sys.stderr)

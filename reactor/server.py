@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol
 
 from reactor.exchange import Exchange, Handler, error_page
@@ -24,7 +26,7 @@ log = logging.getLogger("reactor.server")
 class ServerLimits:
     """Deadlines in seconds, sizes in bytes, and what happens at each."""
 
-    connections: int = 16_384  # open at a time: the newest is answered 503 and closed
+    connections: int = 16_384  # open at a time: the one idle for longest is closed; without one, the newest is answered 503
     requests: int = 0  # on one connection, of which the last is answered with `Connection: close`; 0: any number
     idle: float = 75.0  # between requests: closed
     head: float = 30.0  # from a head's first byte to its last: 408
@@ -40,6 +42,9 @@ class ServerLimits:
 
 
 REFUSED_AT_A_TIME = 64  # newcomers that are being told 503, each within the stream's own bounds; more are closed unheard
+ROOM_AT_A_TIME = 256  # idle connections that are being closed to make room; beyond it newcomers are refused
+IDLE_ENOUGH = 1.0  # seconds without a request until that may happen: sooner, the next one may be on its way
+LOOK_SECONDS = 0.1  # between two looks at all connections for such ones
 RETRY_SECONDS = 5  # when those are told to come again
 
 
@@ -84,19 +89,47 @@ class Server:
         self.accepted = 0  # connections, so far
         self.refused = 0  # connections, so far: more than `limits.connections` at a time, or than the door lets in
         self._refusals: set[Refusal] = set()
+        self._leaving: set[ServerConnection] = set()  # closed to make room
+        self._spare: list[ServerConnection] = []  # idle when they were last looked at, the one that was for longest at the end
+        self._look_at = 0.0
         self._past_requests = 0  # on connections that are gone
         self._on_empty: Callable[[], object] | None = None
         self._connection = TimedConnection if timed else ServerConnection
 
     def accept(self, sock: socket.socket, peer: str) -> ServerConnection | None:
         """Serve a connected, non-blocking socket; None where it is refused, because too many are open."""
-        if len(self.connections) >= self.limits.connections or (self.door is not None and not self.door.enter(peer)):
+        if self.door is not None and not self.door.enter(peer):
+            self._refuse(sock)
+            return None
+        if len(self.connections) - len(self._leaving) >= self.limits.connections and not self._make_room():
+            if self.door is not None:
+                self.door.leave(peer)
             self._refuse(sock)
             return None
         self.accepted += 1
         connection = self._connection(self, sock, peer)
         self.connections.add(connection)
         return connection
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest, as RFC 9112 section 9.5 lets us; False where there is none."""
+        if len(self._leaving) >= ROOM_AT_A_TIME:
+            return False
+        if not self._spare and self.reactor.now >= self._look_at:
+            self._look_at = self.reactor.now + LOOK_SECONDS
+            idle = filter(self._is_spare, self.connections)
+            self._spare = heapq.nsmallest(ROOM_AT_A_TIME, idle, key=attrgetter("deadline"))[::-1]
+        while self._spare:
+            connection = self._spare.pop()
+            if self._is_spare(connection):
+                self._leaving.add(connection)
+                connection.close_if_idle()
+                return True
+        return False
+
+    def _is_spare(self, connection: ServerConnection) -> bool:
+        since = connection.deadline - self.limits.idle
+        return connection.state == "idle" and not connection.stream.backlog and since <= self.reactor.now - IDLE_ENOUGH
 
     def _refuse(self, sock: socket.socket) -> None:
         """The newest goes, so that those who are there are served on."""
@@ -143,6 +176,7 @@ class Server:
         if self.door is not None and connection in self.connections:
             self.door.leave(connection.peer)
         self.connections.discard(connection)
+        self._leaving.discard(connection)
         self._past_requests += self._requests_on(connection)
         if self.stopping and not self.connections and self._on_empty is not None:
             self.reactor.call_soon(self._on_empty)

@@ -39,9 +39,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("reactor.server")
 
 JOIN_BODY = 32 * 1024  # bytes: a body up to this is copied behind its head and leaves in one send
+REQUESTS_PER_TURN = 64  # of one connection's pipelined requests; then the loop's other work has its turn
+PUMP_BYTES = 1024 * 1024  # pulled for one response in one turn, likewise, where its client takes them as fast as they come
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NEVER = float("inf")
 _BODYLESS = frozenset((204, 304))  # whatever the method (RFC 9110 sections 15.3.5 and 15.4.5)
+_FRAMING_BUT_LENGTH = frozenset((b"connection", b"transfer-encoding"))  # what the connection alone knows
+_FRAMING = _FRAMING_BUT_LENGTH | {b"content-length"}
 BODY_TOO_LARGE = ("the request's body is larger than this server takes", 413)
 
 
@@ -110,7 +114,7 @@ class ServerConnection:
         self._chunked = False
         self._left: int | None = None  # bytes of the response still to come, where its length is known
         self._keep_alive = True
-        self._plain = False  # the request is a GET without content on a kept HTTP/1.1 connection: nothing special about framing
+        self._plain = False  # the request is a GET without content or Upgrade on a kept HTTP/1.1 connection: framing is as usual
         self._held: bytes | None = None  # a whole response, sent when this turn's events are all handed out
         self._unsent: list[ServerExchange] | None = None  # answered, but not all of it is in the kernel yet
         self._advancing = False
@@ -185,11 +189,12 @@ class ServerConnection:
     # Requests.
 
     def _advance(self) -> None:
-        """Take up the requests that are there, until one is not answered at once."""
+        """Take up the requests that are there, until one is not answered at once, or others are due."""
         if self._advancing:
             return
         self._advancing = True
         parser, stream = self.parser, self.stream
+        left = REQUESTS_PER_TURN
         while self.exchange is None and (self.state == "idle" or self.state == "head" or self._drain()):
             if stream.backlog >= HIGH_WATER or stream.state != "open":
                 self._hold_back()
@@ -203,8 +208,16 @@ class ServerConnection:
                 self._await_request()
                 break
             self._begin(request)  # type: ignore[arg-type]
+            if self.exchange is not None:
+                break
             if self.state == "idle" and not parser._data:
                 self._await_request()
+                break
+            left -= 1
+            if not left:
+                if parser.buffered > self.server.limits.read_ahead:
+                    stream.pause_reading()
+                self.reactor.call_soon(self._settle)
                 break
         self._advancing = False
         if self._corked:
@@ -233,7 +246,7 @@ class ServerConnection:
         if request.length == 0:
             parser.skip_end()
             body: Body = b""
-            self._plain = keep_alive and request.version == 11 and request.method == b"GET"
+            self._plain = keep_alive and request.version == 11 and request.method == b"GET" and request.upgrade is None
         else:
             body = self._begin_body(request)
             self._plain = False
@@ -378,23 +391,22 @@ class ServerConnection:
         """The head with the framing and connection fields that only the connection knows."""
         fields = head.fields
         index = fields.index
-        if b"connection" in index or b"transfer-encoding" in index or (length is not None and b"content-length" in index):
+        if not _FRAMING.isdisjoint(index):
             fields = fields.copy()
-            fields.remove(b"connection", b"transfer-encoding")
-            if length is not None:
-                fields.remove(b"content-length")
-        end = b"\r\n"
+            fields.drop(_FRAMING if length is not None else _FRAMING_BUT_LENGTH)
         if not self._keep_alive:
             end = b"Connection: close\r\n\r\n"
         elif exchange.request.version < 11:
             end = b"Connection: keep-alive\r\n\r\n"
+        else:
+            end = b"\r\n"
         if chunked:
             end = b"Transfer-Encoding: chunked\r\n" + end
         elif length is not None:
             end = b"Content-Length: %d\r\n%b" % (length, end)
         if b"date" not in index:  # RFC 9110 section 6.6.1
             end = b"Date: %b\r\n%b" % (format_date(self.reactor.wall), end)
-        return status_line(head.status, head.reason) + fields.wire() + end
+        return b"%b%b%b" % (status_line(head.status, head.reason), fields.wire(), end)
 
     def _send_source(self, exchange: ServerExchange, head: Head, source: Source, wire: bytes | None) -> None:
         length = source.length
@@ -410,22 +422,32 @@ class ServerConnection:
             wire = self._serialize(exchange, head, length, self._chunked)
         file = source.as_file() if length is not None else None
         self.state = "sending"
+        if file is not None and file[2] == length:
+            self._send_file(exchange, wire, source, *file)
+            return
         self._source, self._left = source, length
         stream = self.stream
-        if file is not None and file[2] == length:
-            self._file_at = stream.sent + stream.backlog + len(wire)
-            stream.send_with_file(wire, *file, source.intact)
-        else:
-            stream.cork()
-            stream.write(wire)
-            source.on_ready = self._source_ready
-            self._pump()
-            if not self._corked:
-                stream.uncork()
-        if self._file_at is not None and not stream.backlog and not self._corked:
-            self._response_done()
-        elif self._source is not None:
+        stream.cork()
+        stream.write(wire)
+        source.on_ready = self._source_ready
+        self._pump()
+        if not self._corked:
+            stream.uncork()
+        if self._source is not None:
             self._watch_progress()
+
+    def _send_file(self, exchange: ServerExchange, wire: bytes, source: Source, fd: int, offset: int, count: int) -> None:
+        """The whole body is a range of a file: the kernel sends it."""
+        stream = self.stream
+        file_at = stream.sent + stream.backlog + len(wire)
+        stream.send_with_file(wire, fd, offset, count, source.intact)
+        if stream.backlog or self._corked or stream.state != "open":
+            self._source, self._left, self._file_at = source, count, file_at
+            self._watch_progress()
+        else:
+            exchange.bytes_out = count
+            source.close()
+            self._response_done()
 
     def _source_ready(self) -> None:
         if self._source is not None:
@@ -437,7 +459,11 @@ class ServerConnection:
         assert source is not None and exchange is not None
         if self._file_at is not None:
             return  # the kernel does the rest: drained() tells
+        room = PUMP_BYTES
         while stream.backlog < HIGH_WATER and stream.state == "open":
+            if room <= 0:
+                self.reactor.call_soon(self._source_ready)
+                break
             try:
                 data = source.pull(PULL)
             except BodyCutShort as error:
@@ -450,6 +476,7 @@ class ServerConnection:
             if data is None:
                 break
             size = len(data)
+            room -= size
             if self._left is not None:
                 self._left -= size
                 if self._left < 0 or (not size and self._left):
@@ -513,11 +540,22 @@ class ServerConnection:
         data, self._held = self._held, None
         if data is None:
             return  # reset meanwhile, or sent because the handler raised
-        self._advancing = True
-        self.stream.write(data)
-        self._response_done()
-        self._advancing = False
-        self._settle()
+        stream, exchange = self.stream, self.exchange
+        stream.write(data)
+        if not self._keep_alive or self._unsent is not None or stream.backlog or stream.state != "open":
+            self._advancing = True
+            self._response_done()
+            self._advancing = False
+            self._settle()
+            return
+        # What those would do where nothing is left to be done.
+        self.exchange = None
+        self.state = "idle"
+        exchange.finish()  # type: ignore[union-attr]
+        if self.parser._data or stream.at_eof or not stream.reading or self.server.stopping:
+            self._settle()
+        else:
+            self.deadline = self.reactor.now + self.server.limits.idle
 
     def _drop_source(self) -> None:
         file_at, self._file_at = self._file_at, None
@@ -584,6 +622,8 @@ class ServerConnection:
             if not self._may_continue:
                 return  # at most one, and only to whom waits for it
             self._may_continue = False
+        elif self.stream.backlog >= HIGH_WATER:
+            return  # who does not read is told no news, which would pile up
         self.stream.write(b"%b%b\r\n" % (status_line(head.status, head.reason), head.fields.wire()))
 
     def _hand_over(self, exchange: ServerExchange, head: Head) -> tuple[Stream, bytes]:

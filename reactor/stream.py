@@ -55,12 +55,12 @@ class StreamOwner(Protocol):
 class _FileRange:
     __slots__ = ("fd", "offset", "count", "_intact", "_begun")
 
-    def __init__(self, fd: int, offset: int, count: int, intact: Callable[[], bool] | None) -> None:
+    def __init__(self, fd: int, offset: int, count: int, intact: Callable[[], bool] | None, begun: bool = False) -> None:
         self.fd = fd
         self.offset = offset
         self.count = count
         self._intact = intact
-        self._begun = False
+        self._begun = begun  # some of it was sent
 
     def check(self, most: int) -> None:
         """Before up to `most` bytes are sent: not the last of a file that has changed since the first were. Raises BodyCutShort."""
@@ -160,15 +160,23 @@ class Stream:
     def send_with_file(self, head: bytes, fd: int, offset: int, count: int, intact: Callable[[], bool] | None = None) -> None:
         """`write` and `send_file` as one: the head leaves in front of the file's first bytes."""
         if self._queue is None and self.state == "open" and not self._corked and not self._shut and count:
+            sock, sent, moved = self.sock, 0, 0
             try:
-                sent = self.sock.send(head, socket.MSG_MORE)  # type: ignore[union-attr]
+                sent = sock.send(head, socket.MSG_MORE)  # type: ignore[union-attr]
+                if sent == len(head):
+                    moved = os.sendfile(sock.fileno(), fd, offset, min(count, TURN_BYTES))  # type: ignore[union-attr]
             except OSError:
-                sent = 0  # what is wrong shows again below
-            self.sent += sent
+                pass  # what is wrong shows again below
+            self.sent += sent + moved
+            if moved == count:
+                return
             if sent < len(head):
                 self._enqueue(memoryview(head)[sent:], len(head) - sent)
-            self._enqueue(_FileRange(fd, offset, count, intact), count)
-            self._push()
+            self._enqueue(_FileRange(fd, offset + moved, count - moved, intact, moved > 0), count - moved)
+            if moved:  # the turn's share is used up, or the kernel is full
+                self._update_mask()
+            else:
+                self._push()
         else:
             was_corked, self._corked = self._corked, True
             self.write(head)
@@ -307,6 +315,7 @@ class Stream:
         """Leave what arrives in the kernel, so that the peer feels it."""
         if self.reading:
             self.reading = False
+            self._read_size = LARGE_READ  # for what has come by the time that it is resumed; see `unread`
             self._update_mask()
 
     def resume_reading(self) -> None:
@@ -314,12 +323,42 @@ class Stream:
             self.reading = True
             self._update_mask()
 
+    def unread(self) -> bool:
+        """Whether bytes wait that no read has shown; the kernel is asked only where the last read may have left some."""
+        if self._read_size == FIRST_READ:
+            return False
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))  # type: ignore[union-attr]
+        except OSError:
+            return False
+
     def ready(self, mask: int) -> None:
         if mask != READ and self._queue is not None and mask & WRITE:
             self._push()
             self._tell_progress()
-        if mask & READ and self._mask & READ:
-            self._read()
+        if not mask & READ or not self._mask & READ:
+            return
+        try:
+            data = self.sock.recv(self._read_size)  # type: ignore[union-attr]
+        except _BUSY:
+            return
+        except OSError as error:
+            self._close_socket(error if self.state != "lingering" else None)
+            return
+        if self.state != "open":
+            self._discard(len(data))
+        elif data:
+            size = len(data)
+            self.received += size
+            if size < FIRST_READ:
+                self._read_size = FIRST_READ
+            elif size == self._read_size:
+                self._read_size = LARGE_READ
+            self.owner.data_received(data)  # type: ignore[union-attr]
+        else:
+            self.at_eof = True
+            self._update_mask()
+            self.owner.eof_received()  # type: ignore[union-attr]
 
     def _tell_progress(self) -> None:
         owner = self.owner
@@ -336,30 +375,6 @@ class Stream:
         elif self._above_high and self.backlog <= LOW_WATER:
             self._above_high = False
             owner.resume_writing()
-
-    def _read(self) -> None:
-        try:
-            data = self.sock.recv(self._read_size)  # type: ignore[union-attr]
-        except _BUSY:
-            return
-        except OSError as error:
-            self._close_socket(error if self.state != "lingering" else None)
-            return
-        if self.state != "open":
-            self._discard(len(data))
-            return
-        if data:
-            size = len(data)
-            self.received += size
-            if size == self._read_size:
-                self._read_size = LARGE_READ
-            elif size < FIRST_READ:
-                self._read_size = FIRST_READ
-            self.owner.data_received(data)  # type: ignore[union-attr]
-        else:
-            self.at_eof = True
-            self._update_mask()
-            self.owner.eof_received()  # type: ignore[union-attr]
 
     def _discard(self, size: int) -> None:
         self._linger_left -= size

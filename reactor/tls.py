@@ -378,6 +378,10 @@ class TlsStream:
                 if self._held or self._end is not None:
                     self.reactor.call_soon(self._deliver)
 
+    def unread(self) -> bool:
+        """Whether bytes or an end wait that the owner was not told of, as plain text or not yet decrypted."""
+        return bool(self._held) or self._end is not None or self._raw.unread()  # type: ignore[union-attr]
+
     def _decrypt(self) -> None:
         """All that has come, so that the engine never holds a whole record back, and on to the owner."""
         pieces: list[bytes] = []

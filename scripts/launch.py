@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 READY = re.compile(rb"^(\S+) listening on http://([0-9A-Za-z.:\[\]]+):([0-9]+)\r?$", re.MULTILINE)
@@ -20,6 +23,21 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 if sys.version_info < (3, 11):
     sys.exit(f"{Path(sys.argv[0]).name}: needs Python 3.11 or later, this is {sys.version.split()[0]}")
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Run a script's `main` and exit with its status; 141 where the reader of its output leaves (`| head`), 130 on Ctrl-C."""
+    try:
+        try:
+            code = main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more at its end
+        code = 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    sys.exit(code)
 
 
 class NotStarted(Exception):

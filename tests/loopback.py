@@ -199,6 +199,8 @@ class Peer:
         self.at_eof = False
         self.was_reset = False
         sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def fileno(self) -> int:
         return self.sock.fileno()

@@ -61,6 +61,12 @@ def ask(sock: socket.socket, target: str = "/hello.txt") -> bytes:
     return data
 
 
+def hang_up(sock: socket.socket) -> None:
+    """Hear the end and leave, which a server that has ended its own side waits for (RFC 9112 section 9.6)."""
+    assert sock.recv(1) == b""
+    sock.close()
+
+
 def until(condition: Callable[[], Any]) -> None:
     for _ in range(4000):
         if condition():
@@ -124,6 +130,7 @@ def test_the_signal_hurts_nobody_who_has_no_log(folder: Path) -> None:
         house.signal(signal.SIGUSR1)
         assert ask(sock).endswith(b"hello\n")
         house.signal(signal.SIGTERM)
+        hang_up(sock)
         assert house.end() == (0, "", "")
 
 

@@ -80,6 +80,12 @@ class Asking:
         self.send(url)
         return self.receive()
 
+    def hang_up(self) -> None:
+        """Hear the end and leave, which a proxy that has ended its own side waits for (RFC 9112 section 9.6)."""
+        assert self.reader.read(1) == b""
+        self.reader.close()
+        self.sock.close()
+
 
 def heard(running: Running, text: str) -> None:
     """The process says on standard error what holds the text."""
@@ -151,6 +157,7 @@ def test_no_room_for_files_costs_log_lines_alone_until_there_is_room_again(
     heard(proxy, "written again; ")
     assert client.ask(url_of(origin, "/hello.txt?last")) == (200, ANSWER)
     proxy.signal(signal.SIGTERM)
+    client.hang_up()
     proxy.process.wait(20)
     lines = [json.loads(line) for line in (folder / "log").read_text().splitlines()]
     assert lines[-1]["target"].endswith("?last")
@@ -178,6 +185,10 @@ def test_rules_users_and_logs_are_opened_again_under_load(folder: Path, start: S
             assert client.reader.read(20) == b"hello from a handler"
         until_exists(folder / "log")
     server.signal(signal.SIGTERM)
+    for client in clients:  # the server waits for them to hear its end and leave (RFC 9112 section 9.6)
+        assert client.reader.read(1) == b""
+        client.reader.close()
+        client.sock.close()
     assert server.end() == (0, "", "")
     logs = "".join(path.read_text() for path in folder.iterdir() if path.name.startswith("log"))
     assert len(logs.splitlines()) == 30 * len(clients), "every request has its one line"

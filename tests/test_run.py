@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import re
@@ -818,3 +819,51 @@ def test_from_the_shell_too_it_is_one_line_and_no_traceback(folder: Path) -> Non
     command: Sequence[str] = [sys.executable, "-m", "reactor.run", "--role", "server", "--root", "nowhere"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "reactor: --root nowhere: not a directory\n")
+
+
+LOADED = """
+import sys
+from reactor.run import configure
+configure(sys.argv[1:])
+print(*sorted(sys.modules), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "needless"),
+    [
+        ("--role client http://a/", r"cache(\..*)?|reactor\.(server|listener|tls)|handlers\.(script|static|access.*)|ssl|_?hashlib"),
+        ("--role server", r"cache(\..*)?|handlers\.(caching|proxy|script|fetch.*)|reactor\.(client_connection|tls)|ssl"),
+        ("--role proxy", r"handlers\.(script|static|api|fetch.*)|reactor\.tls|ssl"),
+    ],
+)
+def test_a_role_loads_what_it_was_asked_for(folder: Path, words: str, needless: str) -> None:
+    """A command line is waited for: each module costs time."""
+    command = [sys.executable, "-c", LOADED, *words.split(), "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [name for name in done.stdout.split() if re.fullmatch(needless, name)] == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--role", "client", "--help"], ["--version"], ["--role", "server", "--check"]])
+def test_a_reader_that_leaves_early_gets_no_traceback(words: list[str]) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "reactor.run", *words]
+    with open(writes, "wb") as out:
+        done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+class Unheard(io.StringIO):
+    """A standard error whose reader has left."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+def test_a_listener_that_nobody_hears_of_listens(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = read(f"--role server {' '.join(PORT_0)}")
+    monkeypatch.setattr(sys, "stderr", Unheard())
+    process.groups[0].start()
+    with socket.create_connection(("127.0.0.1", process.groups[0].listeners[0].port), timeout=20):
+        pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -230,7 +231,7 @@ def test_a_short_soak_leaves_nothing_behind() -> None:
 
 
 def test_a_soak_finds_a_timer_that_is_left_behind() -> None:
-    done = soak("--leak", "--settle", "1")
+    done = soak("--leak", "--settle", "1", "--exchanges", "1")
     assert done.returncode == 1 and "soak: round 1, left behind: timers: " in done.stderr, done.stdout + done.stderr
 
 
@@ -408,3 +409,12 @@ def test_the_echo_that_wire_check_upgrades_to_speaks_as_the_rfc_shows() -> None:
     assert echo.accept_for(b"dGhlIHNhbXBsZSBub25jZQ==") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
     assert echo.frame(1, b"Hello") == b"\x81\x05Hello"  # section 5.7
     assert echo.frame(1, b"Hello", b"\x37\xfa\x21\x3d") == b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"
+
+
+@pytest.mark.parametrize("words", [["demo"], ["eviction", "--requests", "1000", "--objects", "50"]])
+def test_a_reader_that_leaves_early_gets_no_traceback(words: list[str]) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "wb") as out:
+        done = subprocess.run([SCRIPTS / words[0], *words[1:]], stdout=out, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

@@ -370,7 +370,9 @@ class MemoryStore:
 def _head_size(key: bytes, entry: Entry) -> int:
     """What an entry costs beside its body, in bytes."""
     lines = entry.fields.lines
-    return ENTRY_OVERHEAD + len(key) + LINE_OVERHEAD * len(lines) + HEAD_COPIES * sum(map(len, lines))
+    selecting = sum([len(value) for value in entry.secondary if value is not None])  # the client's choice, not the origin's
+    objects = len(lines) + len(entry.groups) + len(entry.secondary)
+    return ENTRY_OVERHEAD + len(key) + selecting + LINE_OVERHEAD * objects + HEAD_COPIES * sum(map(len, lines))
 
 
 def _memory_file() -> int:

@@ -93,18 +93,18 @@ class IncrementalParser:
     def take_whole(self) -> bytes | None:
         """After a head: all of a body that is there already, and its end with it; None where that takes events."""
         state = self._state
-        if state is IncrementalParser._body:
-            data, pos, left = self._data, self._pos, self._left
-            if type(data) is not bytes or len(data) - pos < left:
+        if state is _BODY:
+            data, pos = self._data, self._pos
+            end = pos + self._left
+            if type(data) is not bytes or len(data) < end:
                 return None
-            end = pos + left
             piece = data[pos:end]
             if end == len(data):
                 self._data = b""
                 self._pos = self._scan = 0
             else:
                 self._pos = end
-        elif state is IncrementalParser._end:
+        elif state is _END:
             piece = b""
         else:
             return None
@@ -119,7 +119,7 @@ class IncrementalParser:
     @property
     def between_messages(self) -> bool:
         """Nothing of a message has been read yet, but perhaps an empty line before it."""
-        return self._state is type(self)._head and not self.buffered
+        return self._state is type(self)._head and not self._data
 
     def detach(self) -> bytes:
         """Give up parsing: the bytes left over, for whoever speaks on this connection from now on."""
@@ -139,10 +139,10 @@ class IncrementalParser:
         self._pos = self._scan = 0
 
     def _consume(self, pos: int) -> None:
-        if pos == len(self._data):
-            self._release()
-        else:
+        if pos < len(self._data):
             self._pos = pos
+        else:
+            self._release()
 
     def _settle(self) -> bytes:
         """The buffer as bytes again, once what was incomplete is there."""
@@ -366,3 +366,6 @@ class IncrementalParser:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state.__name__.lstrip('_')}, {self.buffered} bytes buffered>"
+
+
+_BODY, _END = IncrementalParser._body, IncrementalParser._end

@@ -235,20 +235,18 @@ def _cut_out(block: bytes) -> tuple[bytes, bytes | None, bytes | None]:
     behind an empty line, or before half of one, would come to stand in the head.
     """
     cookie = referer = None
-    at = block.rfind(b"\r\nCookie: ")
-    if at >= 0:
-        stop = block.find(CRLF, at + 10, -2)
-        cookie = block[at + 10 : stop]
-        if stop < 0 or cookie.translate(FIELD_TABLE) != cookie or cookie.strip(OWS) != cookie:
+    before, found, rest = block.rpartition(b"\r\nCookie: ")
+    if found:
+        cookie, _, rest = rest.partition(CRLF)
+        if not rest or cookie.translate(FIELD_TABLE).strip(OWS) != cookie:
             return _ODD
-        block = block[:at] + block[stop:]
-    at = block.find(b"\r\nReferer: ")
-    if at >= 0:
-        stop = block.find(CRLF, at + 11, -2)
-        referer = block[at + 11 : stop]
-        if stop < 0 or referer.translate(FIELD_TABLE) != referer or referer.strip(OWS) != referer:
+        block = b"%b\r\n%b" % (before, rest)
+    before, found, rest = block.rpartition(b"\r\nReferer: ")
+    if found:
+        referer, _, rest = rest.partition(CRLF)
+        if not rest or referer.translate(FIELD_TABLE).strip(OWS) != referer:
             return _ODD
-        block = block[:at] + block[stop:]
+        block = b"%b\r\n%b" % (before, rest)
     return block, cookie, referer
 
 
@@ -323,6 +321,11 @@ def _other_target_form(method: bytes, target: bytes, host: bytes) -> tuple[bytes
     return scheme, authority, path
 
 
+StatusLine = tuple[int, int, bytes, bool]  # version, status, reason, and whether it is a final 1.1 response with a body
+_UNUSUAL: StatusLine = (0, 0, b"", False)
+_BODYLESS_METHODS = frozenset((b"HEAD", b"CONNECT"))  # their responses have none where others have one
+
+
 class ResponseParser(IncrementalParser):
     """Parses the responses of one connection; `expect` says before each what request it answers."""
 
@@ -343,6 +346,55 @@ class ResponseParser(IncrementalParser):
     def expect(self, method: bytes) -> None:
         """The next response answers a request of this method: HEAD and CONNECT change its framing."""
         self.method = method
+
+    def next_event(self) -> Event:
+        """The next event, or NEED_DATA; raises ProtocolError.
+
+        Here a head is read that is there as a whole and frames its body in the most usual way; all else is left to `_head`.
+        """
+        state, data, pos = self._state, self._data, self._pos
+        if state is not _RESPONSE_HEAD or type(data) is not bytes:
+            return state(self)
+        end = data.find(HEAD_END, pos)
+        if end < 0 or end - pos > MEMO_HEAD_LENGTH:
+            return self._head()
+        lines = data[pos:end].split(CRLF)
+        version, status, reason, usual = _known_status_lines.get(lines[0], _UNUSUAL)
+        if not usual or self.method in _BODYLESS_METHODS or len(lines) > MEMO_BLOCK_LINES or not self.limits.remembers:
+            return self._head()
+        del lines[0]
+        odd = known_lines.oddly_spaced
+        try:
+            index = dict(map(parse_line, lines))
+        except ProtocolError:
+            return self._head()
+        digits = index.get(b"content-length", b"")
+        if (
+            b"transfer-encoding" in index or not digits.isdigit() or len(digits) > 15 or known_lines.oddly_spaced != odd
+            or len(index) != len(lines) or index.get(b"connection", b"keep-alive") != b"keep-alive"
+            or (length := int(digits)) > self.limits.body
+        ):  # fmt: skip
+            return self._head()
+        response = _new(Response)
+        response.status = status
+        response.reason = reason
+        response.version = version
+        response.length = length
+        response.keep_alive = True
+        response.fields = fields = _new(Fields)
+        fields.index = index
+        fields.cut = None
+        fields._lines = lines
+        end += 4
+        if end < len(data):
+            self._pos = end
+        else:
+            self._release()
+        self._interim = self._lead = 0
+        self._left = length
+        self._after = _RESPONSE_HEAD
+        self._state = IncrementalParser._body if length else IncrementalParser._end
+        return response
 
     def _head(self) -> Event:
         data, pos, scan = self._data, self._pos, self._scan
@@ -367,7 +419,7 @@ class ResponseParser(IncrementalParser):
         if len(head) > MEMO_HEAD_LENGTH or len(lines) > MEMO_BLOCK_LINES or not self.limits.remembers:
             self._check_sizes(len(head), lines)
         start = lines.pop(0)
-        version, status, reason = _known_status_lines.get(start) or _read_status_line(start)
+        version, status, reason, _ = _known_status_lines.get(start) or _read_status_line(start)
         try:
             fields = Fields.from_lines(lines)
         except ProtocolError:
@@ -379,14 +431,7 @@ class ResponseParser(IncrementalParser):
             self._interim += 1
             if self._interim > self.limits.interim:
                 raise ProtocolError("too many interim responses")
-        response = _new(Response)
-        response.status = status
-        response.reason = reason
-        response.version = version
-        response.fields = fields
-        response.length = length
-        response.keep_alive = keep_alive
-        return response
+        return Response(status, reason, version, fields, length, keep_alive)
 
     def _bad_start(self, line: bytes) -> ProtocolError:
         return ProtocolError(_BAD_STATUS_LINE)
@@ -420,16 +465,17 @@ _BAD_STATUS_LINE = "invalid status line"
 
 MEMO_STATUS_LINES = 256  # distinct status lines remembered; at the limit the memo starts anew
 MEMO_STATUS_LINE_LENGTH = 64  # bytes
-_known_status_lines: dict[bytes, tuple[int, int, bytes]] = {}
+_known_status_lines: dict[bytes, StatusLine] = {}
 
 
-def _read_status_line(line: bytes) -> tuple[int, int, bytes]:
-    """A status line → (version, status, reason); raises ProtocolError."""
+def _read_status_line(line: bytes) -> StatusLine:
+    """Raises ProtocolError."""
     match = STATUS_LINE.fullmatch(line)
     if match is None:
         raise ProtocolError(_BAD_STATUS_LINE)
     minor, digits, reason = match.groups()
-    found = (10 if minor == b"0" else 11, int(digits), reason or b"")
+    version, status = 10 if minor == b"0" else 11, int(digits)
+    found = (version, status, reason or b"", version == 11 and status >= 200 and status not in (204, 304))
     if len(line) <= MEMO_STATUS_LINE_LENGTH:
         if len(_known_status_lines) >= MEMO_STATUS_LINES:
             _known_status_lines.clear()

@@ -90,6 +90,20 @@ def origin_of(scheme: bytes, authority: bytes) -> Origin:
     return Origin(scheme, host, port)
 
 
+class _SpellingMemo(dict[tuple[bytes, bytes], bytes]):
+    def __missing__(self, named: tuple[bytes, bytes]) -> bytes:
+        authority = origin_of(*named).authority
+        if len(named[1]) <= MEMO_AUTHORITY_LENGTH:
+            if len(self) >= MEMO_AUTHORITIES:
+                self.clear()
+            self[named] = authority
+        return authority
+
+
+spellings = _SpellingMemo()
+"""(scheme, authority) → the authority in the one spelling of all that name this origin; raises ProtocolError."""
+
+
 def split_absolute(target: bytes) -> tuple[bytes, bytes, bytes]:
     """An absolute URI → (scheme in lower case, authority, path and query as spelled).
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import secrets
 import stat
 from typing import Any
 from urllib.parse import quote_from_bytes
@@ -74,7 +73,7 @@ def _urlencoded(text: str) -> bytes:
 
 def form_parts(given: list[str]) -> tuple[str, list[Part]]:
     """The values of -F as multipart/form-data (RFC 7578): its Content-Type, and the parts. Raises ConfigError."""
-    boundary = secrets.token_hex(16)
+    boundary = os.urandom(16).hex()
     parts: list[Part] = []
     for text in given:
         name, equals, content = text.partition("=")

@@ -9,11 +9,13 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from io import FileIO
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 from handlers.fetch import basic
 from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, Fetch, FetchOptions
+from handlers.output import why_unwritable, write_all
 from handlers.parts import InputPart, Part
 from handlers.trace import TracingConnector, trace_inside
 from reactor.client import ClientLimits, Pool
@@ -111,7 +113,7 @@ class ClientGroup:
         self.tls = client_tls(flags, flags.trace is not None, exits_as_curl=True)
         self.fetch: Fetch | None = None
         self.pool: Pool | None = None
-        self._trace: BinaryIO | None = None
+        self._trace: FileIO | None = None
         self._alone = False
 
     def start(self) -> None:
@@ -119,7 +121,8 @@ class ClientGroup:
         connector = self.process.connector
         if self.flags.trace is not None:
             try:
-                self._trace = sys.stdout.buffer if self.flags.trace == "-" else open(self.flags.trace, "wb")
+                to_output = self.flags.trace == "-"
+                self._trace = open(1 if to_output else self.flags.trace, "wb", buffering=0, closefd=not to_output)
             except OSError as error:
                 raise ConfigError(f"--trace {self.flags.trace}: {error.strerror}") from None
             connector = TracingConnector(connector, self._write_trace)
@@ -130,9 +133,18 @@ class ClientGroup:
         self.fetch.start()
 
     def _write_trace(self, text: str) -> None:
-        if self._trace is not None:
-            self._trace.write(text.encode())
-            self._trace.flush()
+        try:
+            if self._trace is not None:
+                write_all(self._trace, text.encode())
+        except OSError as error:
+            self._end_trace()
+            if why := why_unwritable(error):
+                print(f"reactor: --trace {self.flags.trace}: {why}", file=sys.stderr)
+
+    def _end_trace(self) -> None:
+        trace, self._trace = self._trace, None
+        if trace is not None:
+            trace.close()
 
     def _done(self, code: int) -> None:
         if self.pool is not None:
@@ -158,9 +170,7 @@ class ClientGroup:
     def close(self) -> None:
         if self.pool is not None:
             self.pool.close()
-        if self._trace is not None and self.flags.trace != "-":
-            self._trace.close()
-        self._trace = None
+        self._end_trace()
 
 
 def options_of(flags: argparse.Namespace) -> FetchOptions:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from handlers.script import RAISED
-from reactor.errors import ConfigError
+from reactor.errors import RAISED, ConfigError
 from reactor.exchange import Handler
 from reactor.roles.access import Access
 from reactor.roles.listening import Listening, is_handler

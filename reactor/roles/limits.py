@@ -17,7 +17,7 @@ def limit_flags(to: Any) -> None:
     add = to.add_argument
     connections = default_connections()
     add("--max-connections", type=count, default=connections, metavar="N",
-        help=f"connections at a time; the newest beyond them is answered 503 ({connections})")  # fmt: skip
+        help=f"connections at a time; beyond them an idle one is closed, or the newest answered 503 ({connections})")  # fmt: skip
     add("--max-requests", type=count, default=DEFAULTS.requests, metavar="N",
         help="requests on one connection; 0 is any number (0)")  # fmt: skip
     add("--max-body", type=size, default=0, metavar="SIZE", help="of a request's body, 413 beyond it; 0 is any size (0)")

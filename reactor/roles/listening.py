@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from cache.stores.memory import MemoryStore
 from handlers.access_log import AccessLog, Sink, check_path
 from handlers.json_log import Stage
-from handlers.script import Script, ScriptFile
-from reactor.client import Pool
 from reactor.exchange import Handler
 from reactor.listener import Listener
 from reactor.roles.access import Access, access_flags
@@ -19,6 +17,10 @@ from reactor.roles.limits import limit_flags, limits_of
 from reactor.roles.process import Group, Process
 from reactor.roles.values import address
 from reactor.server import Server
+
+if TYPE_CHECKING:
+    from cache.stores.memory import MemoryStore
+    from reactor.client import Pool
 
 
 def listen_flags(to: Any) -> None:
@@ -59,7 +61,7 @@ class Listening:
         self.timed = self.log_path is not None and self.log_format == "json"
         if self.log_path is not None and process.flags.check:
             check_path(self.log_path)
-        self.script = ScriptFile(flags.script) if flags.script else None
+        self.script = script_of(flags.script) if flags.script else None
         self.sink: Sink | None = None
         self.pool: Pool | None = None
         self.store: MemoryStore | None = None
@@ -76,7 +78,7 @@ class Listening:
     def scripted(self, handler: Handler) -> Handler:
         """The handler, with the script before it where there is one."""
         handler = self.staged("handle", handler)
-        return handler if self.script is None else self.staged("script", Script(handler, self.script))
+        return handler if self.script is None else self.staged("script", self.script(handler))
 
     def start(self) -> None:
         """Raises ConfigError where an address cannot be listened on, or the log not written."""
@@ -91,7 +93,7 @@ class Listening:
         for host, port in self.addresses:
             self.listeners.append(Listener(reactor, host, port, self.server.accept))
         for listener in self.listeners:
-            print(f"{self.name} listening on http://{listener.address}", file=sys.stderr, flush=True)
+            announce(f"{self.name} listening on http://{listener.address}")
 
     def shutdown(self, on_done: Callable[[Group], object]) -> None:
         for listener in self.listeners:
@@ -119,6 +121,20 @@ class Listening:
             self.store.close()
         if self.sink is not None:
             self.sink.close()
+
+
+def announce(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass  # who started us reads no more: that is no reason not to serve
+
+
+def script_of(path: str) -> Callable[[Handler], Handler]:
+    """What puts the script before a handler; raises ConfigError."""
+    from handlers.script import Script, ScriptFile  # here, because most runs have no script
+
+    return partial(Script, file=ScriptFile(path))
 
 
 def is_handler(thing: object) -> bool:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from cache.policy import Policy
-from cache.stores.memory import MemoryStore
 from handlers.api import Api, builtin_api
-from handlers.caching import Caching
 from handlers.cors import AllowOrigins, Cors
 from handlers.router import Misdirected, Mount, Router
 from handlers.static import INDEX, Static
@@ -54,7 +51,6 @@ class ServerGroup(Listening):
         self.access = Access(process, flags)
         self.apis = [load(text, "--api", Api) for text in flags.api]
         self.cors = Cors(flags.cors) if flags.cors else None
-        self.policy = Policy(rules=tuple(flags.cache_rule))
         if flags.cache_rule and not flags.cache_size:
             raise ConfigError("--cache-rule without --cache-size: there is no cache for it")
         self.statics: list[Static] = []
@@ -65,11 +61,18 @@ class ServerGroup(Listening):
         fallback = None if default.roots else Misdirected()
         handler: Handler = Router(fallback, [*self.apis, builtin_api(self.facts)], self._mounts(default), hosts)
         if self.flags.cache_size:
-            self.store = MemoryStore(self.flags.cache_size)
-            handler = Caching(self.process.reactor, handler, self.store, self.policy)
+            handler = self._cached(handler)
         if self.cors is not None:
             handler = AllowOrigins(handler, self.cors)
         return self.staged("access", self.access.around(self.scripted(handler)))
+
+    def _cached(self, handler: Handler) -> Handler:
+        from cache.policy import Policy  # here, because most servers have no cache
+        from cache.stores.memory import MemoryStore
+        from handlers.caching import Caching
+
+        self.store = MemoryStore(self.flags.cache_size)
+        return Caching(self.process.reactor, handler, self.store, Policy(rules=tuple(self.flags.cache_rule)))
 
     def _mounts(self, site: Site) -> list[Mount]:
         flags = self.flags

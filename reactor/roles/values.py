@@ -9,12 +9,12 @@ import re
 import sys
 import textwrap
 import traceback
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from cache.policy import OperatorRule
-from handlers.script import RAISED
-from handlers.upstreams import Upstream
-from reactor.errors import ConfigError
+from reactor.errors import RAISED, ConfigError
+
+if TYPE_CHECKING:
+    from cache.policy import OperatorRule
 
 LONGEST = 1e6  # seconds, eleven days: more than that is no deadline, and more than a selector takes
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
@@ -136,6 +136,8 @@ def origin(text: str) -> str:
 
 
 def cache_rule(text: str) -> OperatorRule:
+    from cache.policy import OperatorRule  # here, because most runs have no such rule, or no cache
+
     try:
         return OperatorRule.parse(text)
     except ConfigError as error:
@@ -143,6 +145,8 @@ def cache_rule(text: str) -> OperatorRule:
 
 
 def proxy_url(text: str) -> Any:
+    from handlers.upstreams import Upstream  # here, because most runs of the client go through no proxy
+
     try:
         return Upstream.parse(text if "://" in text else "http://" + text).origin
     except ConfigError:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cache import directives
 from cache.directives import (
     DELTA_MAX,
+    LISTED_FIELDS,
     NO_CONTROL,
     NO_REQUEST_CONTROL,
     RequestControl,
@@ -159,6 +160,14 @@ def test_directives_with_field_names(name: str, argument: str, whole: bool, name
     assert getattr(control, slot + "_fields") == names
     other = "private" if slot == "no_cache" else "no_cache"
     assert getattr(control, other) is False and getattr(control, other + "_fields") == ()
+
+
+@pytest.mark.parametrize("name", ["no-cache", "private"])
+def test_with_too_many_field_names_it_is_about_the_whole_response(name: str) -> None:
+    names = [f"x{number}" for number in range(LISTED_FIELDS + 1)]
+    for said, whole in (names[1:], False), (names, True):
+        for value in (f'{name}="{",".join(said)}"', ", ".join(f'{name}="{one}"' for one in said)):
+            assert getattr(of_response(value), name.replace("-", "_")) is whole
 
 
 def test_both_forms_of_no_cache_together() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.entry import Entry, cache_groups, content_length, entity_tag, partial_span
+from cache.entry import GROUPS, GROUPS_BYTES, Entry, cache_groups, content_length, entity_tag, partial_span
 from cache.policy import OperatorRule, Policy
 from reactor.http.fields import Fields
 from tests.cache.cases import NOW, WALL, date, fields, request, stored
@@ -281,6 +281,13 @@ def test_thirty_two_groups_of_thirty_two_characters() -> None:
 
 
 # What the operator changes.
+
+
+def test_groups_are_bounded() -> None:
+    groups = [b"%d" % number for number in range(GROUPS + 1)]
+    for said, read in ((groups[1:], groups[1:]), (groups, groups[:-1]), ([b"x" * (GROUPS_BYTES - 2)],) * 2, ([b"x" * GROUPS_BYTES], [])):
+        value = b", ".join(b'"%b"' % group for group in said)
+        assert cache_groups(Fields([("Cache-Groups", value)])) == tuple(read)
 
 
 def test_an_operators_rule_is_kept_with_what_it_let_in() -> None:

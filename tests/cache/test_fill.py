@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cache.entry import Entry
-from cache.fill import ALONE, LITTLE, STALL, WINDOW, Fill, FillReader
+from cache.fill import ALONE, JOIN, LITTLE, STALL, WINDOW, Fill, FillReader
 from cache.policy import DEFAULT_POLICY
 from cache.stores.memory import MemoryStore
 from reactor.errors import BodyCutShort
@@ -580,6 +580,17 @@ def test_who_reads_a_range_further_on_needs_none_of_what_comes_before() -> None:
         assert sum(map(len, hall.fill._tail)) <= 200_000
         reader.read()
     assert reader.got == bytes(10)
+    hall.close()
+
+
+def test_small_pieces_of_a_window_are_joined() -> None:
+    """A reader that is behind would have to look through each of them."""
+    hall, (fast, slow) = large()
+    for _ in range(3 * JOIN):
+        hall.comes(b"x")
+        assert fast.read() == b"x"
+    assert slow.source.pull(PULL) == b"x" * JOIN
+    assert slow.read() == b"x" * 2 * JOIN
     hall.close()
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import key as key_module
-from cache.key import normalize, primary_key, secondary_key, vary_names
+from cache.key import MEMO_SELECTING_LENGTH, VARY_NAMES, normalize, primary_key, secondary_key, vary_names
 from cache.lists import list_members
 from reactor.errors import ProtocolError
 from reactor.http.fields import Fields
@@ -75,6 +75,13 @@ def test_remembered_spellings_are_bounded() -> None:
 )
 def test_vary_names(value: bytes, names: tuple[bytes, ...] | None) -> None:
     assert vary_names(Fields([("Vary", value)])) == names
+
+
+def test_a_vary_of_too_many_names_never_matches() -> None:
+    names = [b"x%d" % number for number in range(VARY_NAMES + 1)]
+    for lines, matched in ((names[1:], True), (names[1:] + names[1:], True), (names, False)):
+        fields = Fields([("Vary", b",".join(lines[:20])), ("Vary", b", ".join(lines[20:]))])
+        assert vary_names(fields) == (tuple(sorted(names[1:])) if matched else None)
 
 
 def test_no_vary_and_several_lines_of_it() -> None:
@@ -167,9 +174,18 @@ def test_remembered_selecting_values_are_bounded() -> None:
     secondary_key(names, Fields([("Foo", b"x")]))
     assert len(memo) == 1, "at the limit it starts anew"
     for length, remembered in ((key_module.MEMO_SELECTING_LENGTH, True), (key_module.MEMO_SELECTING_LENGTH + 1, False)):
-        fields = Fields([("Foo", b"x" * (length - 1)), ("Bar", b"y")])
-        assert secondary_key(names, fields) == (b"y", b"x" * (length - 1))
-        assert ((names, (b"y", b"x" * (length - 1))) in memo) is remembered
+        value = b"x" * (length - len(b"barfooy"))
+        fields = Fields([("Foo", value), ("Bar", b"y")])
+        assert secondary_key(names, fields) == (b"y", value)
+        assert ((names, (b"y", value)) in memo) is remembered
+
+
+def test_long_names_are_not_remembered() -> None:
+    key_module._selecting.clear()
+    secondary_key((b"x" * MEMO_SELECTING_LENGTH, b"y"), Fields([("Y", "1")]))
+    assert not key_module._selecting
+    secondary_key((b"x" * (MEMO_SELECTING_LENGTH - 2), b"y"), Fields([("Y", "1")]))
+    assert key_module._selecting
 
 
 def test_remembered_vary_values_are_bounded() -> None:

@@ -51,6 +51,14 @@ def entry(*lines: tuple[str, str], vary: str = "") -> Entry:
     return Entry(request(f"X: {vary}" if vary else ""), 200, b"OK", fields, NOW, NOW, WALL, DEFAULT_POLICY)
 
 
+def test_what_selects_a_variant_counts_against_the_limit() -> None:
+    """It is the client's to choose, and may be as long as a head."""
+    store = MemoryStore(MIB)
+    for number in range(200):
+        put(store, b"/%d" % number, b"x", vary="v" * 15_000)
+    assert 0 < len(store) < MIB // 15_000
+
+
 def put(store: MemoryStore, key: bytes, body: bytes, *, vary: str = "", length: int | None = -1) -> Entry | None:
     """Store a body, in one piece; None where there is no room."""
     one = entry(vary=vary)

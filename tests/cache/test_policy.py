@@ -56,6 +56,16 @@ def test_a_rule_that_is_not_understood_is_refused_in_one_line(text: str, told: s
         ("path=/api ttl=1", b"a", b"/api?q", False),
         ("path=*.png ttl=1", b"a", b"/x/y.png", True),
         ("path=*.png ttl=1", b"a", b"/x/y.png?q", False),
+        # What an origin may take for another path.
+        ("path=/pool/* ttl=1", b"a", b"/pool/../account", False),
+        ("path=/pool/* ttl=1", b"a", b"/pool/..%2faccount", False),
+        ("path=/pool/* ttl=1", b"a", b"/pool/%2e%2E/account", False),
+        ("path=/pool/* ttl=1", b"a", b"/pool/..;x/account", False),
+        ("path=/pool/* ttl=1", b"a", b"/pool/a%2f.%2e%3Bx", False),
+        ("path=/pool/* ttl=1", b"a", b"/pool/a\\..\\..\\account", False),
+        ("path=/pool/* ttl=1", b"a", b"/pool/a/..", False),
+        ("path=/pool/* ttl=1", b"a", b"/pool/a..b/...", True),
+        ("path=/pool/* ttl=1", b"a", b"/pool/.hidden/a.?b=/../c", True),
     ],
 )
 def test_globs(rule: str, authority: bytes, path: bytes, matched: bool) -> None:

@@ -294,6 +294,14 @@ def test_whose_304_it_is(response: str, asked: str, answer: str, expected: type)
     assert type(outcome(f"{FRESH} | {response}", answer, asked=asked)) is expected
 
 
+def test_whose_304_it_is_among_many_tags() -> None:
+    """Nothing is timed: what were quadratic would need hours for so many."""
+    asked = request()
+    asked.fields.set("If-None-Match", ",".join(f'"{number}"' for number in range(200_000)))
+    verdict = revalidate(asked, [stored(TAGGED)])
+    assert isinstance(validate(asked, verdict, 304, fields('ETag: "199999"'), LATER, LATER), Forward)
+
+
 # Section 4.3.3: other answers.
 
 

@@ -309,6 +309,31 @@ def test_a_path_that_climbs_out_is_not_inside() -> None:
         assert not passes("allow path=/public/*", path), path
 
 
+# Paths that some origins read otherwise: one takes a backslash for a slash, another leaves out parameters.
+READ_OTHERWISE = [
+    # path, what it may be
+    ("/public/..;/admin", "/admin"), ("/public/..;x=1/admin", "/admin"), ("/;/admin", "/admin"), ("/admin;x=1", "/admin"),
+    ("/public%2f..%3b/admin", "/admin"), ("/public\\..\\admin", "/admin"), ("/public/..%5cadmin", "/admin"),
+    ("/.;/admin", "/admin"), ("/a/b/..;/..;/admin?;", "/admin"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "other"), READ_OTHERWISE)
+def test_a_path_that_may_be_read_otherwise_passes_neither_way(path: str, other: str) -> None:
+    plain = plain_path(path.encode()).decode()
+    for pattern in (plain, other):
+        assert not passes(f"deny path={pattern}", path, default=True), pattern
+        assert not passes(f"allow path={pattern}", path), pattern
+    assert passes("allow path=/*", path)
+
+
+def test_a_semicolon_in_a_path_may_be_meant() -> None:
+    assert passes("allow path=/a*", "/a;v=1/b")
+    assert not passes("deny path=/a;v=1/b", "/a;v=1/b", default=True)
+    assert passes("deny path=/b", "/a?;/../b", default=True)
+    assert passes("deny path=/b", "/a;b", default=True)
+
+
 def test_the_path_of_options_for_the_server_is_an_asterisk() -> None:
     assert passes("allow path=/x\nallow path=*", "*", method="OPTIONS")
     assert not passes("allow path=/*", "*", method="OPTIONS")

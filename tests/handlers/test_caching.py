@@ -763,6 +763,27 @@ def test_a_part_that_breaks_off_is_not_stored(house: House, make_proxy: Callable
     assert len(proxy.caching.store) == 0
 
 
+@pytest.mark.parametrize("last", [5, 9])
+@pytest.mark.parametrize("how", ["stated", "chunked", "streamed"])
+def test_a_part_is_stored_as_what_came_of_it(
+    house: House, make_proxy: Callable[..., Proxy], how: str, last: int
+) -> None:
+    proxy = make_proxy(policy=PARTS)
+    client = proxy.ask("/", ranged(0, last))
+    asked = proxy.asked()
+    framing = "Content-Length: 4" if how == "stated" else "Transfer-Encoding: chunked"
+    body = b"0123" if how == "stated" else chunk(b"0123") + b"0\r\n\r\n"
+    first = b"" if how == "streamed" else body
+    asked.begin(FRESH, TAGGED, content_range(0, last, 10), framing, status="206 Partial Content", first=first)
+    if how == "streamed":
+        house.turns()
+        asked.peer.send(body)
+    assert client.answer().body == b"0123"
+    assert hit(proxy, "/", ranged(0, 3)).body == b"0123"
+    proxy.ask("/", ranged(0, last))
+    proxy.asked()
+
+
 def test_a_range_may_fetch_the_whole(make_proxy: Callable[..., Proxy]) -> None:
     proxy = make_proxy(policy=WHOLE)
     clients = [proxy.ask("/", ranged(2, 3)), proxy.ask("/", "Range: bytes=-1"), proxy.ask()]
@@ -1471,7 +1492,8 @@ def test_what_went_stale_on_its_way_is_joined_by_nobody(house: House, proxy: Pro
 
 
 def test_that_is_remembered_for_a_while(house: House, proxy: Proxy) -> None:
-    fetch(proxy, b"x", "Cache-Control: private")
+    for _ in range(2):
+        fetch(proxy, b"x", "Cache-Control: private")
     clients = crowd(proxy, 3)
     askeds = [proxy.asked() for _ in range(3)]  # nobody waits for anybody
     for asked in askeds:
@@ -1485,6 +1507,31 @@ def test_that_is_remembered_for_a_while(house: House, proxy: Proxy) -> None:
     asked.answer(b"z", FRESH)
     assert [client.answer().body for client in clients] == [b"z"] * 3
     assert hit(proxy).body == b"z"
+
+
+@pytest.mark.parametrize("refused", ["Cache-Control: no-store", "Cache-Control: private", "Vary: *", "X: says nothing"])
+def test_the_next_one_after_what_could_not_be_stored_is_stored_where_it_may(proxy: Proxy, refused: str) -> None:
+    fetch(proxy, b"not to be stored", refused)
+    assert cached(fetch(proxy, b"to be stored", FRESH)) == "fwd=uri-miss; stored; ttl=60"
+    assert hit(proxy).body == b"to be stored"
+
+
+def test_nobody_waits_for_that_next_one(proxy: Proxy) -> None:
+    fetch(proxy, b"x", "Cache-Control: private")
+    clients = crowd(proxy, 3)
+    for asked in [proxy.asked() for _ in range(3)]:
+        asked.answer(b"y", "Cache-Control: private")
+    assert [cached(client.answer()) for client in clients] == ["fwd=uri-miss"] * 3
+
+
+def test_credentials_and_conditions_say_nothing_of_the_next_one_either(proxy: Proxy) -> None:
+    fetch(proxy, b"x", "Cache-Control: private")
+    fetch(proxy, b"for one", FRESH, asking=("Authorization: Basic eDp5",))
+    client = proxy.ask("/", 'If-None-Match: "x"')
+    proxy.asked().peer.send(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n')
+    assert client.answer().status == 304
+    fetch(proxy, b"for all", FRESH)
+    assert hit(proxy).body == b"for all"
 
 
 def test_what_one_client_brought_upon_itself_keeps_nothing_out_of_the_store(house: House, proxy: Proxy) -> None:

@@ -950,9 +950,9 @@ def test_a_reverse_proxy_names_its_upstream_and_its_client(house: House) -> None
         b"Host: " + proxy.authority.encode(),
         b"X-Kept: 1",
         via(proxy),
-        b'Forwarded: for=127.0.0.1;host="WWW.example.com:80";proto=http',
+        b'Forwarded: for=127.0.0.1;host="www.example.com";proto=http',
         b"X-Forwarded-For: 127.0.0.1",
-        b"X-Forwarded-Host: WWW.example.com:80",
+        b"X-Forwarded-Host: www.example.com",
         b"X-Forwarded-Proto: http",
     ]
     asked.answer(b"hi")
@@ -964,6 +964,24 @@ def test_a_reverse_proxy_may_keep_the_host(house: House) -> None:
     client = proxy.connect()
     client.send(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
     assert proxy.asked().fields[b"host"] == b"www.example.com"
+
+
+@pytest.mark.parametrize(
+    ("spelled", "told"),
+    [
+        ("WWW.Example.com", "www.example.com"), ("example.com:80", "example.com"), ("example.com:", "example.com"),
+        ("example.com:00080", "example.com"), ("Example.com:08080", "example.com:8080"), ("[::AB]:80", "[::ab]"),
+        ("example.com.", "example.com."), ("", ""),
+    ],
+)  # fmt: skip
+def test_hosts_that_are_one_to_the_cache_are_one_to_the_upstream(house: House, spelled: str, told: str) -> None:
+    """RFC 9110 section 4.2.3. What the upstream makes of a spelling of its client's would be stored for everybody."""
+    proxy = Proxy(house, reverse=True, preserve_host=True)
+    client = proxy.connect()
+    client.send(f"GET / HTTP/1.1\r\nHost: {spelled}\r\n\r\n".encode())
+    asked = proxy.asked()
+    assert asked.fields[b"host"] == (told or proxy.authority).encode()
+    assert asked.fields.get(b"x-forwarded-host", b"") == told.encode()
 
 
 @pytest.mark.parametrize(("target", "sent"), [("*", "*"), ("/a", "/p/a"), ("http://any/a?b", "/p/a?b")])

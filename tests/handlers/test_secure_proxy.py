@@ -153,6 +153,19 @@ def test_without_a_close_notify_such_a_body_is_cut(proxy: Proxy) -> None:
     assert "without a close_notify" in (proxy.ended[0].failure or "")
 
 
+def test_what_follows_a_whole_response_is_no_answer_to_the_next_request(proxy: Proxy) -> None:
+    """Both requests come in one turn; the stray response comes with the first answer, in a record of its own."""
+    client = proxy.connect()
+    client.send(proxy.get("/a") + proxy.get("/b"))
+    peer, request = asked(proxy)
+    assert request.target == b"/a"
+    peer.wire(peer.record(OK) + peer.record(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"))
+    assert client.answer().body == b"ok"
+    _, request = asked(proxy)
+    request.answer(b"of its own")
+    assert client.answer().body == b"of its own"
+
+
 def test_a_body_of_known_length_is_whole_without_one(proxy: Proxy) -> None:
     client = proxy.ask()
     peer, request = asked(proxy)

@@ -613,6 +613,41 @@ def test_a_file_that_is_rewritten_while_it_is_sent_is_cut_short(root: Path, file
     body.close()
 
 
+@pytest.mark.parametrize("changed", [LONG[::-1], b"x" + LONG[1:] + b"more", LONG[:-1] + b"xmore"])
+def test_a_file_that_is_rewritten_longer_while_it_is_sent_is_cut_short(root: Path, files: Static, changed: bytes) -> None:
+    body = ask(files, "GET /long.bin").answer_body
+    assert isinstance(body, Source)
+    body.pull(1000)
+    put(root / "long.bin", changed)  # its time put back: no stamp but that of the status change tells
+    with pytest.raises(BodyCutShort):
+        body.pull(len(LONG))
+    body.close()
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.rename(path.with_name("old"))])
+def test_a_file_that_is_replaced_while_it_is_sent_is_sent_on(root: Path, files: Static, lose: Callable[[Path], object]) -> None:
+    body = ask(files, "GET /long.bin").answer_body
+    assert isinstance(body, Source)
+    start = bytes(body.pull(1000) or b"")
+    lose(root / "long.bin")
+    put(root / "long.bin", LONG[::-1])
+    assert start + bytes(body.pull(len(LONG)) or b"") == LONG
+    body.close()
+
+
+@pytest.mark.parametrize("ranges", ["0-9,1000-1009", "0-9,20-29,-10"])
+def test_a_file_that_is_rewritten_between_two_parts_is_cut_short(root: Path, files: Static, ranges: str) -> None:
+    body = ask(files, f"GET /long.bin\nRange: bytes={ranges}").answer_body
+    assert isinstance(body, Source)
+    while not bytes(body.pull(1000) or b"").startswith(LONG[:10]):
+        pass
+    put(root / "long.bin", LONG[::-1], OLD + 1)
+    with pytest.raises(BodyCutShort):
+        while body.pull(1000):
+            pass
+    body.close()
+
+
 def test_a_file_that_grows_while_it_is_sent_is_sent_as_far_as_was_promised(root: Path, files: Static) -> None:
     body = ask(files, "GET /long.bin").answer_body
     assert isinstance(body, Source)

@@ -51,6 +51,7 @@ def test_the_longest_prefix_wins(path: str, url: str) -> None:
     [
         "/pypi/..", "/pypi/../npm", "/pypi/a/../../x", "/pypi/%2e%2e/x", "/pypi/.%2E/x", "/pypi/a%2f..%2f../x",
         "/pypi/..%5cx", "/pypi/a\\..\\..\\x", "/pypi/a//../../x", "/pypi/./../x", "/..",
+        "/pypi/..;/x", "/pypi/..;a=b/x", "/pypi/a/..%3b/%2e%2e;/x", "/pypi/;a/../x", "/pypi/a;b/..;c/..;d",
     ],
 )  # fmt: skip
 def test_a_path_does_not_climb_out_of_its_prefix(path: str) -> None:
@@ -74,7 +75,7 @@ def test_where_nothing_is_mapped_paths_are_the_origins_own_affair() -> None:
     [
         "/", "/a", "/a=", "/a=b", "/a=https", "/a?=http://a", "/a/../b=http://a", "/a//b=http://a", "/./a=http://a",
         "/a%20=http://a", "/a b=http://a", "/ä=http://a", "a=http://a", "/a=/b=http://a", "/a\\b=http://a", "/a=ftp://a",
-        "/#=http://a", "/\ud800=http://a",
+        "/#=http://a", "/\ud800=http://a", '/a"b=http://a', "/<a>=http://a", "/a;b=http://a",
     ],
 )  # fmt: skip
 def test_what_is_no_upstream(text: str) -> None:
@@ -99,6 +100,11 @@ def test_two_at_one_place(texts: tuple[str, ...]) -> None:
         ("http://pypi.example/base", "/pypi"),
         ("HTTP://PyPI.example:80/base/x?y#z", "/pypi/x?y#z"),
         ("http://pypi.example/base?y", "/pypi?y"),
+        ("http://pypi.example/base/../secret", "http://pypi.example/base/../secret"),
+        ("http://pypi.example/base/%2E%2e/secret?..", "http://pypi.example/base/%2E%2e/secret?.."),
+        ("http://pypi.example/base/a/../b;c?../..", "/pypi/a/../b;c?../.."),
+        ("http://pypi.example/%62ase/x", "http://pypi.example/%62ase/x"),
+        ("http://root.example/a/../../x", "/a/../../x"),
         ("http://pypi.example/based", "http://pypi.example/based"),
         ("http://pypi.example/", "http://pypi.example/"),
         ("https://pypi.example/base/x", "https://pypi.example/base/x"),  # mapped back, it would lead here for ever

@@ -15,8 +15,9 @@ from reactor.exchange import PULL, Body, BytesSource, Source
 from reactor.http.fields import Fields
 from reactor.http.parser import Response
 from reactor.http.uri import Origin
+from reactor.loop import READ
 from reactor.resolver import Resolver
-from reactor.stream import HIGH_WATER, Stream
+from reactor.stream import FIRST_READ, HIGH_WATER, Stream
 from tests.loopback import RESET, House, Peer, Script, housed
 from tests.origin import no_cycles
 
@@ -301,6 +302,77 @@ def test_bytes_that_came_before_the_request_went_out_are_no_answer_to_it(house: 
     fresh.send(OK)
     assert caller.whole() == b"ok"
     assert stale.received == b""
+
+
+POISON = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+
+
+def next_is_clean(client: Client, again: Caller) -> None:
+    """The call made behind a stray response went to a connection of its own."""
+    other = client.accept()
+    assert other.take_until(b"\r\n\r\n")
+    other.send(OK)
+    assert again.whole() == b"ok"
+
+
+def test_the_same_for_a_body_that_streams(house: House) -> None:
+    client = Client(house)
+    stale = client.kept()
+    stale.sock.send(POISON)
+    house.reactor.dispatching = True
+    body = Script(house.reactor, b"body")  # which cannot be rewound
+    caller = client.call(b"POST", body)
+    connection = caller.call.connection
+    assert connection is not None
+    connection.stream.ready(READ)  # what the same turn's select had to tell
+    house.reactor.dispatching = False
+    fresh = client.accept()
+    assert fresh.take_until(b"0\r\n\r\n").endswith(b"\r\n\r\n4\r\nbody\r\n0\r\n\r\n")
+    fresh.send(OK)
+    assert caller.whole() == b"ok"
+    stale.expect_reset()
+    assert stale.received == b""
+
+
+def test_what_a_full_read_left_behind_is_no_answer_to_the_next_request(house: House) -> None:
+    """A response that ends just where a read does: the rest is in the kernel, and the next call may come in the same turn."""
+    client = Client(house)
+    again: list[Caller] = []
+    client.call(responded=lambda call, body: again.append(client.call()))
+    peer = client.accept()
+    client.asked(peer)
+    size = FIRST_READ - len(b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n")
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size) + POISON)
+    house.until(lambda: again, "the answer")
+    next_is_clean(client, again[0])
+    assert peer.rest() == b""
+
+
+def test_what_came_while_reading_was_paused_is_no_answer_to_the_next_request(house: House) -> None:
+    client = Client(house)
+    caller = client.call(reads=False)
+    peer = client.accept()
+    client.asked(peer)
+    connection = caller.call.connection
+    assert connection is not None
+    pieces = [bytes(4000)] * (LIMITS.read_ahead // 4000 + 1)  # the last one is too much
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (4000 * len(pieces)), *pieces)
+    house.until(lambda: not connection.stream.reading, "the pause")
+    peer.send(POISON)
+    caller.pull()
+    assert caller.ended
+    again = client.call()
+    next_is_clean(client, again)
+
+
+def test_a_connection_is_kept_where_nothing_is_left_behind(house: House) -> None:
+    client = Client(house)
+    caller = client.call()
+    peer = client.accept()
+    client.asked(peer)
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100000))
+    assert len(caller.whole()) == 100000
+    assert client.pool.idle == 1
 
 
 def test_an_idle_connection_that_ends_is_forgotten(house: House) -> None:

@@ -91,19 +91,46 @@ def test_the_origin_is_asked_through_the_tunnel_and_the_connection_kept(client: 
         client.call()
 
 
-def test_a_proxy_that_refuses(client: Client) -> None:
+TEXT = "Content-Type: text/plain; charset=utf-8"
+NOTHING = "Content-Length: 0"
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "body", "told"),
+    [
+        ("407 Proxy Authentication Required", [NOTHING], b"", "407 Proxy Authentication Required"),
+        ("403", [NOTHING], b"", "403"),
+        ("101 Switching Protocols", ["Connection: upgrade", "Upgrade: TLS/1.0"], b"", "101 Switching Protocols"),
+        ("403 Forbidden", [TEXT, "Content-Length: 12"], b"\nnot you\nno\n", "403 Forbidden: not you"),
+        ("403 Forbidden", [TEXT, "Content-Length: 22"], b"403 Forbidden: not you", "403 Forbidden: not you"),
+        ("403 Forbidden", [TEXT, "Content-Length: 100"], b"not you", "403 Forbidden: not you"),
+        ("403 Forbidden", [TEXT, "Transfer-Encoding: chunked"], b"bad", "403 Forbidden"),
+        ("403 Forbidden", ["Content-Type: text/html", "Content-Length: 3"], b"<p>", "403 Forbidden"),
+        ("403 Forbidden", [TEXT, "Content-Encoding: gzip", "Content-Length: 3"], b"abc", "403 Forbidden"),
+        ("403 Forbidden", [TEXT, "Content-Length: 5000"], b"x" * 5000, "403 Forbidden: " + "x" * 200),
+        ("403 \xff\t" + "y" * 5000, [NOTHING], b"", "403 \ufffd " + "y" * 198),
+        ("403 No", [TEXT, "Content-Length: 15"], b"\x1b[2J\x9b\xe2\x80\xaea\r\nb\x00c", "403 No: [2J\ufffd a"),
+        ("502 Bad Gateway", [NOTHING, 'Proxy-Status: a;error=x, b; error=dns_error; details="no name"'], b"",
+            "502 Bad Gateway: dns_error, no name"),
+        ("502 Bad Gateway", [NOTHING, "Proxy-Status: b; next-hop=x; error=7"], b"", "502 Bad Gateway"),
+        ("502 Bad Gateway", [NOTHING, "Proxy-Status: =, ;"], b"", "502 Bad Gateway"),
+        ("502 Bad Gateway", [NOTHING, "Proxy-Status:"], b"", "502 Bad Gateway"),
+    ],
+)  # fmt: skip
+def test_a_proxy_that_refuses_is_quoted(client: Client, status: str, lines: list[str], body: bytes, told: str) -> None:
     client.call()
     peer = client.asked()
-    peer.send(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    head = "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *lines, ""))
+    peer.send(head.encode("latin-1") + body)
     error = client.error()
-    assert (error.reason, error.phase, error.status) == ("the proxy answered CONNECT with 407", "proxy", 502)
+    assert (error.reason, error.phase, error.status) == (f"the proxy answered CONNECT with {told}", "proxy", 502)
 
 
 def test_a_proxy_that_refuses_at_length(client: Client) -> None:
     client.call()
     peer = client.asked()
-    peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\n")
-    assert client.error().reason == "the proxy answered CONNECT with 403"
+    peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\nContent-Type: text/plain\r\n\r\n")
+    assert client.error().reason == "the proxy answered CONNECT with 403 Forbidden"
     peer.until(lambda: peer.over, "the end")
 
 

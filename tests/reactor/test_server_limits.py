@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from reactor.exchange import Exchange, FileSource, Head
-from reactor.server import REFUSED_AT_A_TIME, RETRY_SECONDS
+from reactor import server_connection
+from reactor.exchange import PULL, Exchange, FileSource, Head
+from reactor.server import IDLE_ENOUGH, LOOK_SECONDS, REFUSED_AT_A_TIME, RETRY_SECONDS
+from reactor.server_connection import PUMP_BYTES, REQUESTS_PER_TURN
+from reactor.stream import HIGH_WATER, LARGE_READ
 from tests.loopback import LIMITS, Handling, House, Peer, Script, echo, housed, says
 from tests.reactor.test_server import GET, POST_CHUNKED, POST_EXPECTS, Facts, ends, file_of, post
 
@@ -73,6 +76,67 @@ def test_without_a_rate_a_byte_now_and_then_is_enough(house: House) -> None:
         house.pass_time(LIMITS.body - 1)
         peer.send(b"x")
     assert peer.answer().body == b"x" * 10
+
+
+# Greedy ones.
+
+
+def test_who_asks_without_end_leaves_others_their_turn(house: House) -> None:
+    handling = Handling(says(b"x"))
+    served = house.serve(handling)
+    greedy, other = served.connect(), served.connect()
+    many = 20 * REQUESTS_PER_TURN
+    assert greedy.sock.send(GET * many) == len(GET * many)
+    other.sock.send(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert other.answer().body == b"x"
+    place = [exchange.request.path for exchange in handling.exchanges].index(b"/other")
+    assert place <= 2 * REQUESTS_PER_TURN
+    for _ in range(many):
+        assert greedy.answer().body == b"x"
+
+
+def test_what_is_asked_without_end_is_not_read_without_end(house: House) -> None:
+    handling = Handling(says(b"x"))
+    served = house.serve(handling)
+    greedy = served.connect()
+    many = 20_000
+    assert greedy.offer(GET * many) == len(GET * many) > 2 * (LIMITS.read_ahead + LARGE_READ)
+
+    def all_answered() -> bool:
+        assert served.connection.parser.buffered <= LIMITS.read_ahead + LARGE_READ
+        greedy.read(1 << 24)
+        return len(handling.ended) == many
+
+    house.until(all_answered)
+
+
+def test_a_body_without_end_leaves_others_their_turn(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client takes it as fast as it comes, so that nothing ever waits."""
+    monkeypatch.setattr(server_connection, "HIGH_WATER", 1 << 40)
+    pieces = 10 * PUMP_BYTES // PULL
+    body = Script(house.reactor, *[bytes(PULL)] * pieces, b"")
+    peer = house.serve(Handling(says(body))).connect()
+    peer.sock.send(GET)
+    house.until(lambda: len(body.pieces) < pieces)
+    assert len(body.pieces) >= pieces - 2 * PUMP_BYTES // PULL, "once with its request, and once more at the turn's end"
+    assert len(peer.answer().body) == pieces * PULL
+
+
+def test_who_does_not_read_is_told_no_news(house: House) -> None:
+    news = Head(103, [(b"Link", b"x" * 16_000)] * 3)
+
+    def answer(exchange: Exchange) -> None:
+        for _ in range(32):
+            exchange.inform(news)
+        exchange.respond(Head(200), b"x")
+
+    served = house.serve(Handling(answer))
+    peer = served.connect(small_buffers=True)
+    peer.send(GET)
+    assert served.connection.stream.backlog < HIGH_WATER + 2 * 48_000
+    while (status := peer.head().status) == 103:
+        pass
+    assert status == 200
 
 
 # Slow readers.
@@ -209,6 +273,99 @@ def test_the_newest_connection_is_refused_and_the_old_are_served(house: House) -
     assert served.server.facts() == {
         "connections": {"open": 2, "active": 0, "accepted": 3, "refused": 2}, "exchanges": 3,
     }  # fmt: skip
+
+
+def test_the_connection_idle_for_longest_makes_room(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=3))
+    first, second, third = served.connect(), served.connect(), served.connect()
+    for peer in (second, first):
+        peer.send(GET)
+        assert peer.answer().status == 200
+        house.pass_time(2)
+    fourth, fifth = served.connect(), served.connect()
+    third.expect_close()  # it never asked
+    second.expect_close()
+    for peer in (first, fourth, fifth):
+        peer.send(GET)
+        assert peer.answer().status == 200
+    third.close()
+    second.close()
+    assert served.server.facts()["connections"] == {"open": 3, "active": 0, "accepted": 5, "refused": 0}
+
+
+def test_who_has_asked_for_something_makes_no_room(house: House) -> None:
+    handling = Handling()
+    served = house.serve(handling, replace(LIMITS, connections=3))
+    beginning, waiting, just_done = served.connect(), served.connect(), served.connect()
+    beginning.send(GET[:10])
+    waiting.send(GET)
+    house.pass_time(IDLE_ENOUGH)
+    just_done.send(GET)
+    handling.last.respond(Head(200), b"x")
+    assert just_done.answer().status == 200
+    house.pass_time(IDLE_ENOUGH / 2)
+    newest = house.connect(served.port)
+    refused(newest)
+    newest.close()
+    house.pass_time(IDLE_ENOUGH)
+    served.connect()
+    just_done.expect_close()
+    beginning.send(GET[10:])
+    for exchange in handling.exchanges[:1] + handling.exchanges[2:]:
+        exchange.respond(Head(200), b"x")
+    assert beginning.answer().status == waiting.answer().status == 200
+
+
+def test_room_is_made_for_so_many_at_a_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reactor.server.ROOM_AT_A_TIME", 2)
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=4))
+    old = [served.connect() for _ in range(4)]
+    house.pass_time(IDLE_ENOUGH)
+    new = [served.connect() for _ in range(2)]
+    newest = house.connect(served.port)
+    refused(newest)  # those who leave have not closed their side yet
+    closed = [peer for peer in old if peer.read() and peer.at_eof]
+    assert len(closed) == 2
+    for peer in closed:
+        peer.close()
+    house.pass_time(LOOK_SECONDS)
+    served.connect().send(GET)
+    for peer in new:
+        peer.send(GET)
+        assert peer.answer().status == 200
+
+
+class Half:
+    """A door for one."""
+
+    def __init__(self) -> None:
+        self.inside: list[str] = []
+
+    def enter(self, peer: str) -> bool:
+        if not self.inside:
+            self.inside.append(peer)
+            return True
+        return False
+
+    def leave(self, peer: str) -> None:
+        self.inside.remove(peer)
+
+
+def test_who_may_not_come_in_costs_nobody_a_place(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=1))
+    served.server.door = Half()
+    old = served.connect()
+    house.pass_time(IDLE_ENOUGH)
+    refused(house.connect(served.port))
+    old.send(GET)
+    assert old.answer().status == 200
+
+
+def test_who_finds_no_room_leaves_the_door(house: House) -> None:
+    served = house.serve(Handling(says(b"x")), replace(LIMITS, connections=0))
+    served.server.door = door = Half()
+    refused(house.connect(served.port))
+    assert door.inside == []
 
 
 def test_a_refusal_does_not_wait_for_ever(house: House) -> None:

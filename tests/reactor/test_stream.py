@@ -89,6 +89,7 @@ def tcp_pair() -> tuple[CountedSocket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         far = socket.socket()
         far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)  # the loopback's own would not fit in its window
         far.connect(server.getsockname())
         accepted, _ = server.accept()
     near = CountedSocket(fileno=accepted.detach())

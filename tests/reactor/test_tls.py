@@ -76,6 +76,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         far = socket.socket()
         far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)  # the loopback's own would not fit in its window
         far.connect(server.getsockname())
         near, _ = server.accept()
     near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
@@ -308,10 +309,14 @@ def test_a_file_that_changed_is_not_sent_to_its_end(scene: Scene, file: int) -> 
 
 def test_a_paused_stream_leaves_it_in_the_kernel(scene: Scene) -> None:
     scene.quietly(scene.stream.pause_reading)
+    assert not scene.stream.unread()
     scene.peer.send(b"hello")
     assert scene.told() == []
+    assert scene.stream.unread()
     scene.quietly(scene.stream.resume_reading)
+    assert scene.stream.unread()
     assert scene.told() == [("data", b"hello")]
+    assert not scene.stream.unread()
 
 
 @pytest.mark.parametrize("server_side", [False, True])
@@ -329,8 +334,10 @@ def test_what_comes_with_the_handshakes_end_waits_for_a_paused_owner(server_side
     peer.flush()
     house.until(lambda: scene.state == "open", "the handshake")
     assert scene.told() == []
+    assert scene.stream.unread()
     scene.quietly(scene.stream.resume_reading)
     assert scene.told() == [("data", b"hello"), "eof"]
+    assert not scene.stream.unread()
     assert scene.stream.at_eof
 
 
