@@ -12,8 +12,9 @@ the page whose script asks, not the upstream that answers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from posixpath import commonpath
 
 from handlers.upstreams import Upstream, Upstreams
 from reactor.http.fields import Fields
@@ -52,7 +53,7 @@ Reference = Callable[[bytes], bytes]
 
 
 def map_fields(
-    fields: Fields, upstreams: Upstreams, used: Upstream, target: bytes, host: bytes, asked_as: bytes | None = None
+    fields: Fields, upstreams: Upstreams, used: Upstream, target: bytes, host: bytes, asked_as: Sequence[bytes] = ()
 ) -> None:
     """Map them all; `host` is the name (in lower case) that we were asked by. For the others see `Upstreams.map_back`."""
     reference = partial(upstreams.map_back, used=used, target=target, asked_as=asked_as)
@@ -61,7 +62,7 @@ def map_fields(
             continue
         values = fields.get_all(name)
         if name == b"set-cookie":
-            mapped = [_cookie(value, used, host) for value in values]
+            mapped = [_cookie(value, upstreams, used, host) for value in values]
         elif name == b"link":
             count = fields.index[name].count(b"<") + fields.index[name].lower().count(b"anchor")
             within = count <= MAX_LINKS and count * len(target) <= MAX_BASES
@@ -103,7 +104,7 @@ def _between(uri: bytes, reference: Reference, marks: bytes) -> bytes:
     return uri if mapped.translate(None, marks) != mapped else mapped
 
 
-def _cookie(value: bytes, used: Upstream, host: bytes) -> bytes:
+def _cookie(value: bytes, upstreams: Upstreams, used: Upstream, host: bytes) -> bytes:
     pair, *attributes = value.split(b";")  # quotes mean nothing here
     name, equals, _ = pair.partition(b"=")
     if not equals:
@@ -114,7 +115,7 @@ def _cookie(value: bytes, used: Upstream, host: bytes) -> bytes:
         name, _, said = attribute.partition(b"=")
         name, said = name.strip(OWS).lower(), said.strip(OWS)
         if name == b"path" and said.startswith(b"/") and not at_root:
-            mapped = _cookie_path(said, used)
+            mapped = _cookie_path(said, used, upstreams)
             attribute = attribute if mapped == said else attribute[: attribute.index(b"=") + 1] + mapped
         elif name == b"domain" and _of_upstream_alone(said.removeprefix(b".").lower(), used, host):
             continue  # then it is for the very host that was asked, whatever that is called
@@ -122,13 +123,22 @@ def _cookie(value: bytes, used: Upstream, host: bytes) -> bytes:
     return b";".join(parts)
 
 
-def _cookie_path(path: bytes, used: Upstream) -> bytes:
-    """A cookie for all that the upstream stands for is for no more than that here: its neighbours are not its own."""
-    whole = used.prefix or b"/"
+def _cookie_path(path: bytes, used: Upstream, upstreams: Upstreams) -> bytes:
+    """The path that holds all places here to which the upstream's origin would have the cookie sent, and no more.
+
+    So one for `/` stays beneath the upstream's own prefix: its neighbours are other applications.
+    """
+    same = [upstream for upstream in upstreams.all if upstream.origin == used.origin]
+    places = [place for upstream in same if (place := _place(path, upstream))]
+    return commonpath(places) if len(places) > 1 else places[0] if places else path
+
+
+def _place(path: bytes, upstream: Upstream) -> bytes | None:
+    whole = upstream.prefix or b"/"
     # RFC 6265 section 5.1.4
     if whole == path or (whole.startswith(path) and (path.endswith(b"/") or whole[len(path) :][:1] == b"/")):
-        return used.at or b"/"
-    return used.local(path) or path
+        return upstream.at or b"/"
+    return upstream.local(path)
 
 
 def _of_upstream_alone(domain: bytes, used: Upstream, host: bytes) -> bool:

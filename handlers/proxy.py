@@ -324,13 +324,13 @@ class _Reverse(_Forward):
         return head
 
     def _map_back(self, fields: Fields) -> None:
-        authority = self.exchange.request.authority
-        asked_as = None
-        if self.forwarding.preserve_host and authority:
-            asked_as = b"%b://%b" % (self._upstream.origin.scheme, authority)
-        upstreams = self.forwarding.upstreams
-        assert upstreams is not None
-        map_fields(fields, upstreams, self._upstream, self._target, split_authority(authority)[0], asked_as)
+        forwarding, exchange, upstream = self.forwarding, self.exchange, self._upstream
+        assert forwarding.upstreams is not None
+        authority, asked_as = exchange.request.authority, []
+        if forwarding.preserve_host and authority:
+            # It speaks of itself by its own scheme, or by the one that X-Forwarded-Proto tells it.
+            asked_as = [b"%b://%b" % (scheme, authority) for scheme in (upstream.origin.scheme, exchange.scheme)]
+        map_fields(fields, forwarding.upstreams, upstream, self._target, split_authority(authority)[0], asked_as)
 
 
 class _Rewritten(_Reverse):

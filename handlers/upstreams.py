@@ -129,26 +129,28 @@ class Upstreams:
             found = b"/." + found  # RFC 3986 section 4.2: else it would name a host
         return found + hash_sign + fragment
 
-    def map_back(self, value: bytes, used: Upstream, target: bytes, asked_as: bytes | None = None) -> bytes:
+    def map_back(self, value: bytes, used: Upstream, target: bytes, asked_as: Sequence[bytes] = ()) -> bytes:
         """A URI reference in an upstream's answer (Location, Content-Location) as it is to be read here.
 
         What an upstream stands for becomes an absolute path, which holds under whatever name and scheme we were asked;
-        anything else keeps what it meant. `target` is what the upstream was asked for, and `asked_as` the
-        `scheme://authority` that it took for its own where it was told the client's Host.
+        anything else keeps what it meant. `target` is what the upstream was asked for, and `asked_as` each
+        `scheme://authority` that it may take for its own where it was told the client's Host.
         """
         absolute = _SCHEME.match(value) is not None
         relative = not absolute and not value.startswith(b"//")
         if relative and not self._mapped:
             return value
         own = bytes(used.origin)
-        base = own if asked_as is None else asked_as
         if not absolute:
+            base = asked_as[0] if asked_as else own
             try:
                 value = urljoin((base + target).decode("latin-1"), value.decode("latin-1")).encode("latin-1")
             except ValueError:
                 return value
-        if asked_as is not None and value[: len(base)].lower() == base.lower() and value[len(base) :][:1] in _AUTHORITY_ENDS:
-            value = own + value[len(base) :]
+        for base in asked_as:
+            if value[: len(base)].lower() == base.lower() and value[len(base) :][:1] in _AUTHORITY_ENDS:
+                value = own + value[len(base) :]
+                break
         return self.locate(value, used) or value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -18,9 +18,11 @@ from tests.origin import Proxy
 ALL = ["http://root.example", "/pypi=http://pypi.example/base", "/npm=http://registry.npm.example"]
 
 
-def mapped(name: str, *values: str, path: str = "/pypi/dir/page?q", asked_as: str = "proxy.example") -> list[str]:
+def mapped(
+    name: str, *values: str, path: str = "/pypi/dir/page?q", asked_as: str = "proxy.example", table: Sequence[str] = ALL
+) -> list[str]:
     """The lines of that name, after the way back."""
-    upstreams = Upstreams([Upstream.parse_mapped(text) for text in ALL])
+    upstreams = Upstreams([Upstream.parse_mapped(text) for text in table])
     used = upstreams.find(path.encode())
     fields = Fields([(name, value) for value in values] + [("Other", "x")])
     map_fields(fields, upstreams, used, used.target(path.encode()), asked_as.encode())
@@ -165,6 +167,26 @@ def test_each_cookie_keeps_its_line_and_its_place() -> None:
 )
 def test_cookies_of_other_upstreams(path: str, value: str, expected: str) -> None:
     assert mapped("Set-Cookie", value, path=path) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/", "/shop"),
+        ("/in", "/shop/login"),
+        ("/in/", "/shop/login/"),
+        ("/out/x", "/shop/out/x"),
+        ("/elsewhere", "/elsewhere"),
+    ],
+)
+def test_a_cookie_is_for_every_place_of_its_origin_and_for_no_other(path: str, expected: str) -> None:
+    table = ["http://b.example", "/shop/login=http://a.example/in", "/shop/out=http://a.example/out", "/b=http://a.example:1"]
+    assert mapped("Set-Cookie", f"a=b; Path={path}", path="/shop/login/x", table=table) == [f"a=b; Path={expected}"]
+
+
+def test_places_that_have_nothing_in_common_have_the_root() -> None:
+    table = ["/a=http://a.example/x", "/b=http://a.example/y", "/c=http://a.example/y/z"]
+    assert mapped("Set-Cookie", "a=b; Path=/", "c=d; Path=/y/z/", path="/a/x", table=table) == ["a=b; Path=/", "c=d; Path=/"]
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,9 @@ def test_of_two_that_stand_for_the_same_the_one_in_use_is_preferred() -> None:
         ("http://www.example:81/base/y", "/pypi/y"),
         ("http://WWW.example:81/base/y", "/pypi/y"),
         ("http://www.example:812/base/y", "http://www.example:812/base/y"),
+        ("https://www.example:81/base/y", "/pypi/y"),  # as X-Forwarded-Proto told it
+        ("ftp://www.example:81/base/y", "ftp://www.example:81/base/y"),
+        ("//www.example:81/base/y", "/pypi/y"),
         ("/base/y", "/pypi/y"),
         ("/y", "http://pypi.example/y"),
         ("http://npm.example/y", "/npm/y"),
@@ -180,7 +183,8 @@ def test_of_two_that_stand_for_the_same_the_one_in_use_is_preferred() -> None:
 def test_an_upstream_that_was_told_the_clients_host(location: str, mapped: str) -> None:
     upstreams = table()
     used = upstreams.find(b"/pypi/x")
-    assert upstreams.map_back(location.encode(), used, b"/base/x", b"http://www.example:81") == mapped.encode()
+    asked_as = (b"http://www.example:81", b"https://www.example:81")
+    assert upstreams.map_back(location.encode(), used, b"/base/x", asked_as) == mapped.encode()
 
 
 # Over sockets.
@@ -199,6 +203,17 @@ def test_a_redirect_and_a_content_location_lead_back_here(house: House) -> None:
     asked.answer(b"", f"Location: http://{proxy.authority}/base/y", "Content-Location: /base/z", status="302 Found")
     answer = client.answer()
     assert (answer.fields[b"location"], answer.fields[b"content-location"]) == (b"/pypi/y", b"/pypi/z")
+
+
+@pytest.mark.parametrize(("scheme", "mapped"), [("https", b"/pypi/y"), ("http", None)])
+def test_an_upstream_that_was_told_the_clients_host_and_scheme(house: House, scheme: str, mapped: bytes | None) -> None:
+    """Sent from http to https, the client has to leave: mapped back, it would be led here for ever."""
+    proxy = Proxy(house, reverse=True, prefix="/base", at="/pypi", preserve_host=True, trust="127.0.0.0/8")
+    client = proxy.ask("/pypi/x", f"X-Forwarded-Proto: {scheme}", "X-Forwarded-Host: www.example")
+    asked = proxy.asked()
+    assert asked.fields[b"host"] == b"www.example"
+    asked.answer(b"", "Location: https://www.example/base/y", status="302 Found")
+    assert client.answer().fields[b"location"] == (mapped or b"https://www.example/base/y")
 
 
 def test_two_origins_share_a_listener(house: House) -> None:
