@@ -3,8 +3,8 @@
     state      on                                              → state
     filling    a piece arrives                                 → filling   (kept; waiting readers woken)
     filling    a piece that has no room in the store           → window    (not stored; no new readers)
-    filling    the end                                         → complete  (committed: the entry can be found; but not a
-                                                                            part of another size than Content-Range's)
+    filling    the end                                         → complete  (committed: the entry can be found; discarded,
+                                                                            where a part has more bytes than it told of)
     filling    cut off                                         → broken    (discarded, or kept as the part that came; every
                                                                             reader sees the cut)
     filling    the last reader leaves, much is missing         → broken    (the source is closed)

@@ -401,9 +401,10 @@ class SharedFetch:
         if head.status == 304 and self._own_conditions:
             caching.mark_validated(self.key)
         # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
-        if self.shared and not failed and not self._tainted and self._tells_of_all(head):
+        telling = not failed and self._tells_of_all(head)
+        if self.shared and telling and not self._tainted:
             caching.mark_unstorable(self.key, refused)
-        elif refused and not failed and head.status != 304:
+        elif refused and telling and head.status != 304:
             caching.refused_again(self.key, self.request)
         alone = failed or self.part is not None
         self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if alone else caching.handle)

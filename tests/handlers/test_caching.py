@@ -714,6 +714,16 @@ def test_a_range_that_there_is_not_says_nothing_of_the_rest(make_proxy: Callable
     assert hit(proxy, "/", ranged(0, 1)).body == b"he"
 
 
+def test_nor_does_it_after_one_that_could_not_be_stored(make_proxy: Callable[..., Proxy]) -> None:
+    proxy = make_proxy(policy=PARTS)
+    fetch(proxy, b"mine", "Cache-Control: private")
+    client = proxy.ask("/", ranged(10, 19))
+    proxy.asked().answer(b"", "Content-Range: bytes */5", status="416 Range Not Satisfiable")
+    assert client.answer().status == 416
+    fetch(proxy, b"hello", FRESH)
+    assert hit(proxy).body == b"hello"
+
+
 def test_a_part_that_may_not_be_stored_is_remembered(make_proxy: Callable[..., Proxy]) -> None:
     proxy = make_proxy(policy=PARTS)
     lines = ("Cache-Control: no-store", content_range(0, 1, 5))
