@@ -20,8 +20,13 @@ UNDERSTOOD: Final = HEURISTICALLY_CACHEABLE | {
     201, 202, 205, 302, 303, 307, 400, 401, 402, 403, 406, 408, 409, 411, 413, 415, 421, 422, 426, 428, 429, 431, 500, 502,
     503, 504, 505,
 }  # fmt: skip
-# Answers to what the key does not show: a precondition, a range, an expectation, the client's credentials for this proxy.
-_NEVER: Final = frozenset((304, 407, 412, 416, 417))
+_NEVER: Final = frozenset((304, 407))  # of no use without the response they speak of, and the challenge that is not stored
+# Answers to what the key does not show: fields without which such a response would be like any other.
+_ANSWER_TO: Final = {
+    412: frozenset((b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")),
+    416: frozenset((b"range",)),
+    417: frozenset((b"expect",)),
+}  # fmt: skip
 
 
 class StoreDecision:
@@ -50,7 +55,7 @@ def may_store(
     """
     rule = policy.rule_for(request.authority, request.path) if policy.rules else None
     control = response_control(fields, policy.targets)
-    refusal = _refused_request(request) or _refused_status(status, fields, policy)
+    refusal = _refused_request(request) or _refused_status(request, status, fields, policy)
     refusal = refusal or forbidden(status, control, rule, policy) or _refused_as_authorized(request, control)
     refusal = refusal or _refused_by_fields(request, uri, status, fields, control, rule)
     if refusal is not None:
@@ -75,10 +80,10 @@ def _refused_request(request: Request) -> Refusal:
     return None
 
 
-def _refused_status(status: int, fields: Fields, policy: Policy) -> Refusal:
+def _refused_status(request: Request, status: int, fields: Fields, policy: Policy) -> Refusal:
     if status < 200:
         return "the response is not final", "RFC 9111 section 3"
-    if status in _NEVER:
+    if status in _NEVER or status in _ANSWER_TO and not _ANSWER_TO[status].isdisjoint(request.fields.index):
         return "the status answers this one request", "RFC 9111 section 3"
     if status == 206:
         if not policy.store_partial:
@@ -150,7 +155,9 @@ def _refused_as_useless(entry: Entry, policy: Policy) -> Refusal:
     if entry.has_validator or entry.lifetime > entry.initial_age and not entry.no_cache:
         return None
     control = entry.control
-    if (control.stale_while_revalidate or control.stale_if_error or grace_for(entry, policy)) and not entry.no_stale:
+    # What was fresh for a while, elsewhere, is what a client's max-stale is for; what never was is made anew for each.
+    wanted = entry.lifetime or control.stale_while_revalidate or control.stale_if_error or grace_for(entry, policy)
+    if wanted and not entry.no_stale:
         return None
     return "it is stale already and has no validator", "RFC 9111 section 4"
 

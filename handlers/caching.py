@@ -423,6 +423,10 @@ class Caching:
         if why == ONCE and _OWN_TERMS.isdisjoint(request.fields.index):
             self._unstorable[key] = until, REFUSED
 
+    def mark_storable(self, key: bytes) -> None:
+        """One could be stored: those who ask from now on wait for each other again."""
+        self._unstorable.pop(key, None)
+
     def mark_validated(self, key: bytes) -> None:
         """The next one that asks for this key fetches it whole, whatever it has itself."""
         self._validated.pop(key, None)

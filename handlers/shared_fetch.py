@@ -378,6 +378,8 @@ class SharedFetch:
         if writer is not None and type(body) is bytes and not writer.write(body):
             writer.discard()
             writer = None
+        if entry is not None and writer is not None and not self.shared:
+            caching.mark_storable(self.key)
         if entry is None or writer is None:
             self._not_stored(head, body, storable is None)
         elif type(body) is bytes:

@@ -252,6 +252,9 @@ cases(
         '< 200',
         "max-stale and Age": '> \n< 200 | Cache-Control: max-age=1500 | Age: 2000 | ETag: "a"'
         "\n> | Cache-Control: max-stale=1000\n= #1 | Age: 2000",
+        "max-stale and Age, without a validator": "> \n< 200 | Cache-Control: max-age=1500 | Age: 2000"
+        "\n> | Cache-Control: max-stale=1000\n= #1 | Age: 2000",
+        "max-stale where nothing was ever fresh": "> \n< 200 | Cache-Control: max-age=0\n> | Cache-Control: max-stale\n< 200\n= #2",
         "max-stale and must-revalidate": '> \n< 200 | Cache-Control: max-age=1, must-revalidate | ETag: "a"'
         "\n+ 3\n> | Cache-Control: max-stale=1000\n< 200\n= #2",
         "min-fresh": "> \n< 200 | Cache-Control: max-age=1500\n> | Cache-Control: min-fresh=2000\n< 200\n= #2",
@@ -430,7 +433,11 @@ cases(
     "status",
     {
         "204": stored(FRESH, status=204, then="= 204 | -Content-Length"),
-        **{f"{status} is for one": not_stored(FRESH, status=status) for status in (412, 416, 417)},
+        **{
+            f"{status} is for one": f"> | {line}\n< {status} | {FRESH}\n> \n< 200 | {FRESH}\n= #2"
+            for status, line in [(412, 'If-Match: "a"'), (416, "Range: bytes=9-"), (417, "Expect: 100-continue")]
+        },
+        **{f"{status} of itself": stored(FRESH, status=status, then=f"= #1 {status}") for status in (412, 416, 417)},
         "206 that nobody asked for": not_stored(FRESH, "Content-Range: bytes 0-0/2", status=206),
         "redirects are stored as they are": stored(FRESH, "Location: /b", status=301, then="= #1 301 | Location: /b"),
     },

@@ -198,7 +198,8 @@ class History:
                 del self.entries[old]
             self.entries[decision.entry] = said
         else:
-            useless = not said.tagged and (said.lifetime() <= max(said.age, said.dated + said.skew) or "no-cache" in said.flags)
+            stale = said.lifetime() <= max(said.age, said.dated + said.skew) and (said.forbids_stale() or not said.lifetime())
+            useless = not said.tagged and (stale or "no-cache" in said.flags)
             unsaid = not said.may_be_stored()
             assert useless or unsaid, f"{decision.reason}: what may be stored and used is stored"
 

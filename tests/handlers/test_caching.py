@@ -1526,6 +1526,17 @@ def test_the_next_one_after_what_could_not_be_stored_is_stored_where_it_may(prox
     assert hit(proxy).body == b"to be stored"
 
 
+def test_once_one_was_stored_they_wait_for_each_other_again(house: House, proxy: Proxy) -> None:
+    fetch(proxy, b"x", "Cache-Control: private")
+    fetch(proxy, b"y", "Cache-Control: max-age=5")
+    house.pass_time(6.0)
+    clients = crowd(proxy, 3)
+    asked = proxy.asked()
+    proxy.not_asked()
+    asked.answer(b"z", FRESH)
+    assert [client.answer().body for client in clients] == [b"z"] * 3
+
+
 def test_nobody_waits_for_that_next_one(proxy: Proxy) -> None:
     fetch(proxy, b"x", "Cache-Control: private")
     clients = crowd(proxy, 3)
