@@ -64,7 +64,7 @@ class Later(Protocol):
 
 
 class Caching:
-    """A shared cache before a handler. `name` is what Cache-Status calls it (RFC 9211), `pseudonym` what Via calls the handler."""
+    """A shared cache before a handler. Cache-Status calls it `name` (RFC 9211), and Via calls the handler `pseudonym`."""
 
     def __init__(
         self, reactor: Reactor, handler: Handler, store: MemoryStore, policy: Policy = DEFAULT_POLICY,
