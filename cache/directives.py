@@ -15,7 +15,7 @@ from reactor.http.fields import Fields
 from reactor.http.grammar import DIGITS, OWS, QUOTED_STRING, TCHAR, TOKEN
 from reactor.http.structured import Item, Member, parse_dictionary
 
-LISTED_FIELDS = 64  # named by all no-cache="…", or all private="…", of one response; with more it is about the whole response
+LISTED_FIELDS = 64  # that one response's no-cache, or its private, may name; with more it is about the whole response
 DELTA_MAX = 2**31  # RFC 9111 section 1.2.2: what a larger delta-seconds counts as
 MEMO_VALUES = 1024  # remembered Cache-Control values; at the limit the memo starts anew
 MEMO_VALUE_LENGTH = 256  # bytes; longer values are read each time

@@ -174,7 +174,10 @@ def partial_span(fields: Fields) -> Span | None:
 
 
 def cache_groups(fields: Fields, name: bytes = b"cache-groups") -> tuple[bytes, ...]:
-    """The strings of a Cache-Groups or Cache-Group-Invalidation field (RFC 9875 sections 2 and 3); () where invalid or too long."""
+    """The strings of a Cache-Groups or Cache-Group-Invalidation field (RFC 9875 sections 2 and 3).
+
+    () where it is invalid or longer than GROUPS_BYTES; the first GROUPS of them.
+    """
     value = fields.index.get(name)
     if value is None or len(value) > GROUPS_BYTES:
         return ()

@@ -62,7 +62,8 @@ def freshness_lifetime(
     """
     targeted = control.source not in (b"", b"cache-control")
     prefix = f"{control.source.decode('ascii')} " if targeted else ""
-    if rule is not None and rule.ttl is not None and status in HEURISTICALLY_CACHEABLE:
+    if rule is not None and rule.ttl is not None and status in HEURISTICALLY_CACHEABLE and (status < 400 or not rule.ttl):
+        # An error is kept no longer for it: who asks for what is not there yet would keep it from everybody.
         return rule.ttl, "operator"
     if control.s_maxage is not None:
         return control.s_maxage, prefix + "s-maxage"

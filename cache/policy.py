@@ -19,9 +19,9 @@ _DOTS = re.compile(rb"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|%3b|\Z)"
 class OperatorRule:
     """`host=… path=… ttl=… [stale=…] [ignore=…]`: for responses of URIs that match both globs.
 
-    `ttl` is the freshness lifetime in seconds, whatever the origin says; `stale` for how many seconds after it the response
-    may still be served while it is validated, or where the origin fails; `ignore` names what of the origin's own
-    restrictions is overridden. A departure from the RFC, asked for by the operator.
+    `ttl` is the freshness lifetime in seconds, whatever the origin says, of what is no error (0: of that too); `stale` for how
+    many seconds after it the response may still be served while it is validated, or where the origin fails; `ignore` names
+    what of the origin's own restrictions is overridden. A departure from the RFC, asked for by the operator.
     """
 
     host: str = "*"

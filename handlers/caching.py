@@ -65,17 +65,18 @@ class Later(Protocol):
 
 
 class Caching:
-    """A shared cache before a handler. `name` is what Cache-Status calls it (RFC 9211)."""
+    """A shared cache before a handler. Cache-Status calls it `name` (RFC 9211), and Via calls the handler `pseudonym`."""
 
     def __init__(
         self, reactor: Reactor, handler: Handler, store: MemoryStore, policy: Policy = DEFAULT_POLICY,
-        name: bytes = b"reactor",
+        name: bytes = b"reactor", pseudonym: bytes | None = None,
     ) -> None:
         self.reactor = reactor
         self.handler = handler
         self.store = store
         self.policy = policy
         self.name = name
+        self.pseudonym = pseudonym
         self.fetches: dict[bytes, list[SharedFetch]] = {}  # under way, which others may wait for
         self._apart: dict[bytes, list[SharedFetch]] = {}  # under way, which nobody else may
         self._unstorable: dict[bytes, tuple[float, str]] = {}  # key → until when (seconds on the reactor's clock), and why
@@ -362,8 +363,11 @@ class Caching:
 
     def _is_shared(self, request: Request, verdict: Miss | Revalidate) -> bool:
         """Whether others may wait for the answer: not where each must have one of its own (RFC 9111 section 5.2.2.4)."""
-        if not _OWN_TERMS.isdisjoint(request.fields.index):
+        index = request.fields.index
+        if not _OWN_TERMS.isdisjoint(index):
             return False
+        if self.pseudonym is not None and self.pseudonym in index.get(b"via", b""):
+            return False  # it has been here before, and what it would wait for waits for it
         if type(verdict) is Miss:
             return True
         entry = verdict.entry  # type: ignore[union-attr]

@@ -14,11 +14,12 @@ import json
 import re
 from typing import NamedTuple
 
-from handlers.access import AccessControl, Rule, refuse
+from handlers.access import AccessControl, Rule, RuleSet, refuse
 from reactor.exchange import Exchange, Handler, Head, error_page
 from reactor.http.uri import DEFAULT_PORTS, split_authority
 
 PATH = b"/proxy.pac"
+MEMO_CLIENTS = 16  # whose tables are remembered, each of some 1 MiB at the most; at the limit the memo starts anew
 PAC_HOSTS = 20_000  # named in a script (browsers take 1 MiB); with more everything goes through the proxy
 
 _FIELDS = (
@@ -29,9 +30,11 @@ _FIELDS = (
 # Narrower than what a Host may be: in the script the address stands between quotes.
 _HOST = re.compile(rb"[A-Za-z0-9_](?:[A-Za-z0-9\-._]*)|\[[0-9A-Fa-f:.]+\]")
 
-_SCRIPT = """\
+_OPENING = """\
 // What goes through the proxy at %(address)s, and what does not.
 var proxy = %(proxy)s;
+"""
+_TABLES = """\
 var names = %(names)s;
 var below = %(below)s;
 var globs = %(globs)s;
@@ -98,12 +101,19 @@ def _is_for_all(rule: Rule) -> bool:
 
 def script(address: str, found: Routes, secure: bool = False) -> bytes:
     """The script; `address` is host:port, and safe between quotes, `secure` says that TLS is spoken there."""
+    return _opening(address, secure) + _tables(found)
+
+
+def _opening(address: str, secure: bool) -> bytes:
     proxy = f"{'HTTPS' if secure else 'PROXY'} {address}"
+    return (_OPENING % {"address": address, "proxy": json.dumps(proxy)}).encode("ascii")
+
+
+def _tables(found: Routes) -> bytes:
     tables = (dict.fromkeys(sorted(found.names), 1), dict.fromkeys(sorted(found.below), 1), found.globs)
     names, below, globs = (json.dumps(table) for table in tables)
     others = "proxy" if found.others else '"DIRECT"'
-    values = {"address": address, "proxy": json.dumps(proxy), "names": names, "below": below, "globs": globs, "others": others}
-    return (_SCRIPT % values).encode("ascii")
+    return (_TABLES % {"names": names, "below": below, "globs": globs, "others": others}).encode("ascii")
 
 
 class Pac:
@@ -115,6 +125,8 @@ class Pac:
     def __init__(self, handler: Handler, control: AccessControl | None) -> None:
         self.handler = handler
         self._control = control
+        self._rules: RuleSet | None = None  # those that what is remembered was made from
+        self._known: dict[str, bytes | Rule | None] = {}  # client → its tables, or the rule that refuses it
 
     def handle(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -130,11 +142,21 @@ class Pac:
         if _HOST.fullmatch(host) is None:
             exchange.respond(*error_page(400, "the Host field does not say by which address this proxy was reached"))
             return
-        found: Routes | Rule | None = Routes(set(), set(), [], True)
-        if self._control is not None:
-            found = routes(self._control, exchange.peer)
-        if isinstance(found, Routes):
+        found = self._for(exchange.peer)
+        if isinstance(found, bytes):
             address = f"{host.decode('ascii')}:{DEFAULT_PORTS[exchange.scheme] if port is None else port}"
-            exchange.respond(Head(200, _FIELDS), script(address, found, exchange.scheme == b"https"))
+            exchange.respond(Head(200, _FIELDS), _opening(address, exchange.scheme == b"https") + found)
         else:
             refuse(exchange, found)
+
+    def _for(self, peer: str) -> bytes | Rule | None:
+        """What a client gets, whatever it calls us: looked for in all rules once, for anybody may ask for it again and again."""
+        control, known = self._control, self._known
+        rules = None if control is None else control.rules
+        if rules is not self._rules or len(known) >= MEMO_CLIENTS and peer not in known:
+            self._rules = rules
+            known.clear()
+        if peer not in known:
+            found = Routes(set(), set(), [], True) if control is None else routes(control, peer)
+            known[peer] = _tables(found) if isinstance(found, Routes) else found
+        return known[peer]

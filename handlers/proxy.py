@@ -29,7 +29,8 @@ HOP_BY_HOP = frozenset(
     b" transfer-encoding upgrade".split()
 )
 _FRAMING = frozenset((b"content-length", b"host", b"expect", b"max-forwards"))  # written anew where they go on
-_NOT_SENT_ON = HOP_BY_HOP | _FRAMING
+# To a CGI program, Proxy would be HTTP_PROXY: the proxy that its own requests go through (RFC 3875 section 4.1.18).
+_NOT_SENT_ON = HOP_BY_HOP | _FRAMING | {b"proxy"}
 _NOT_SENT_BACK = HOP_BY_HOP | {b"content-length"}  # the connection frames a body itself
 _NOT_SENT_BACK_WITH_TRAILERS = _NOT_SENT_BACK - {b"trailer"}
 MEMO_BLOCKS = 1024  # blocks of request lines remembered as they go on; at the limit the memo starts anew

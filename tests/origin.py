@@ -123,7 +123,7 @@ class Proxy:
         self.forwarding = Forwarding(self.pool, upstreams, preserve_host, tunnel_idle=60.0, trust=trusted, rewrite=types)
         handler: Handler = self.forwarding
         if store is not None:
-            handler = self.caching = Caching(house.reactor, handler, store, policy)
+            handler = self.caching = Caching(house.reactor, handler, store, policy, pseudonym=self.forwarding.pseudonym)
             house.cleanups.append(store.close)
         if trust:
             handler = TrustedTarget(handler, trusted)

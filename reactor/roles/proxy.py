@@ -122,7 +122,8 @@ class ProxyGroup(Listening):
         handler = self.staged("forward", forwarding)
         if self.cache_size:
             self.store = MemoryStore(self.cache_size)
-            handler = self.staged("lookup", Caching(process.reactor, handler, self.store, self.policy))
+            caching = Caching(process.reactor, handler, self.store, self.policy, pseudonym=forwarding.pseudonym)
+            handler = self.staged("lookup", caching)
         if not self.upstreams:
             handler = Tunnel(connector, handler, self.tunnel_idle, self.connect_ports)
         if self.trust.networks:

@@ -170,6 +170,15 @@ def test_the_operator_comes_before_all() -> None:
     assert lifetime("Cache-Control: max-age=1", rule=OperatorRule(ttl=0)) == (0, "operator")
 
 
+@pytest.mark.parametrize("status", [404, 405, 410, 414, 501])
+def test_no_error_is_kept_for_as_long_as_the_operator_says_of_the_rest(status: int) -> None:
+    """Else who asks before it is there, or with more than the origin takes, keeps it from everybody."""
+    rule = OperatorRule(ttl=31536000)
+    assert lifetime("X: y", status, rule=rule) == (0, "none")
+    assert lifetime("Cache-Control: max-age=5", status, rule=rule) == (5, "max-age")
+    assert lifetime("Cache-Control: max-age=5", status, rule=OperatorRule(ttl=0)) == (0, "operator")
+
+
 @pytest.mark.parametrize(
     "lines, age",
     [

@@ -2507,3 +2507,12 @@ def test_a_cut_is_no_reason_for_a_traceback(house: House, proxy: Proxy, caplog: 
     asked.peer.reset()
     ended(client)
     assert caplog.text == ""
+
+
+def test_a_request_that_comes_back_does_not_wait_for_itself(proxy: Proxy) -> None:
+    """It has the same key as the one that sent it, and would have to be answered first."""
+    client = proxy.connect()
+    for _ in range(2):
+        client.send(f"GET http://127.0.0.1:{proxy.served.port}/ HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert client.answer().status == 508
+    proxy.not_asked()

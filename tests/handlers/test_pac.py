@@ -173,3 +173,30 @@ def test_with_too_many_hosts_everything_goes_through(monkeypatch: pytest.MonkeyP
 def test_the_script_is_ascii_and_its_address_stands_in_quotes() -> None:
     page = script("[::1]:8080", ALL)
     assert page.isascii() and b'"PROXY [::1]:8080"' in page
+
+
+# Who asks again and again.
+
+
+def test_the_rules_are_looked_through_once_for_each_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(pac, "routes", lambda control, peer: asked.append(peer) or routes(control, peer))
+    control = controlled("allow host=a.example client=192.0.2.0/24")
+    handler = Pac(Behind(), control)
+
+    def get(peer: str, host: str = "p:1") -> Answer:
+        exchange = Answer(Clock(), parse(f"GET /proxy.pac\nHost: {host}")[0], b"")
+        exchange.peer = peer
+        handler.handle(exchange)
+        return exchange
+
+    for number in range(3):
+        page = get("192.0.2.1", f"p{number}:1").content
+        assert (variable(page, "proxy"), variable(page, "names")) == (f'"PROXY p{number}:1"', '{"a.example": 1}')
+        assert get("192.0.3.1").status == 403
+    assert asked == ["192.0.2.1", "192.0.3.1"]
+    control.replace(parse_rules_file("allow host=b.example"), False)
+    assert variable(get("192.0.2.1").content, "names") == '{"b.example": 1}'
+    for number in range(2 * pac.MEMO_CLIENTS):
+        get(f"192.0.2.{number}")
+        assert len(handler._known) <= pac.MEMO_CLIENTS

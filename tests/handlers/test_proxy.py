@@ -153,6 +153,12 @@ def test_repeated_fields_keep_their_order_and_spelling(proxy: Proxy) -> None:
     assert proxy.asked().lines[1:4] == [b"x: 1", b"Y: 2", b"X: 3"]
 
 
+def test_no_client_names_the_proxy_of_a_cgi_program(proxy: Proxy) -> None:
+    proxy.ask("/", "Proxy: http://evil.example", "Proxied: 1")
+    asked = proxy.asked()
+    assert b"proxy" not in asked.fields and asked.fields[b"proxied"] == b"1"
+
+
 def test_the_pseudonym_is_of_this_process(house: House) -> None:
     assert Proxy(house).forwarding.pseudonym != Proxy(house).forwarding.pseudonym
 
