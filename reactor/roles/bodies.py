@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 from handlers.bodies import stripped
+from handlers.media_types import media_type
 from handlers.parts import FilePart, InputPart, Part
 from reactor.errors import ConfigError
 
@@ -67,7 +68,7 @@ def _urlencoded(text: str) -> bytes:
     if mark == "@":
         with open(content, "rb") as file:
             data = file.read()
-    encoded = quote_from_bytes(data, safe="").encode("ascii")
+    encoded = quote_from_bytes(data, safe=" ").replace(" ", "+").encode("ascii")  # as in forms, and by curl
     return os.fsencode(name) + b"=" + encoded if name else encoded
 
 
@@ -101,7 +102,7 @@ def _form_part(content: str) -> tuple[str, Part]:
     path = match["path"]
     part = file_part(path)
     filename = match["filename"] or os.path.basename(path)
-    kind = match["type"] or "application/octet-stream"
+    kind = match["type"] or media_type(os.fsencode(filename)).partition(b";")[0].decode("ascii")
     return f'; filename="{_quoted(filename)}"\r\nContent-Type: {kind}', part
 
 

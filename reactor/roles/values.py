@@ -100,6 +100,9 @@ def method(text: str) -> str:
 
 
 def field(text: str) -> tuple[str, str | None]:
+    """`NAME: VALUE`; for `NAME:`, which takes the field away, the value is None, for `NAME;` it is empty."""
+    if text.endswith(";") and ":" not in text:
+        return field(f"{text[:-1]}: x")[0], ""
     name, colon, value = text.partition(":")
     if not colon or re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name) is None or re.search(r"[\r\n\0]", value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a field of the form NAME: VALUE")
@@ -145,10 +148,11 @@ def cache_rule(text: str) -> OperatorRule:
 
 
 def proxy_url(text: str) -> Any:
-    from handlers.upstreams import Upstream  # here, because most runs of the client go through no proxy
+    """Its origin and the fields that it alone is told; no origin where the text is empty."""
+    from handlers.fetch import proxy_of  # here, because most roles do without
 
     try:
-        return Upstream.parse(text if "://" in text else "http://" + text).origin
+        return proxy_of(text if "://" in text else "http://" + text) if text else (None, b"")
     except ConfigError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a proxy's URL of the form http://host:port") from None
 
