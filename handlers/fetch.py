@@ -158,9 +158,9 @@ class Response:
 class Session:
     """Fetches over kept connections, on a loop of its own that turns only while something is waited for.
 
-    `proxy` is a URL `http://host:port`, with `name:password@` where it asks for one. `limits` has the deadlines of each phase (reactor/client.py). `ca_file` names the only
-    authorities whose certificates prove an https:// origin, PEM, instead of the system's; `insecure` asks for no proof. Raises
-    ConfigError.
+    `proxy` is a URL `http://host:port`, with `name:password@` where it asks for one. `limits` has the deadlines of each phase
+    (reactor/client.py). `ca_file` names the only authorities whose certificates prove an https:// origin, PEM, instead of the
+    system's; `insecure` asks for no proof. Raises ConfigError.
     """
 
     def __init__(
@@ -203,7 +203,8 @@ class Session:
 
         The method is GET, with a body POST. `fields` are (name, value) pairs, a value of None takes a default away. `body` is
         bytes, text, an open file, an iterable of bytes or a Source; `json` is sent as JSON; `user` is a name and a password
-        (RFC 7617), which may stand in the URL too. `stream` returns with the head, `into` writes the body to a file. The others: Client.request.
+        (RFC 7617), which may stand in the URL too. `stream` returns with the head, `into` writes the body to a file. The others:
+        Client.request.
         """
         pairs = list(fields)
         url, told = without_user(url)

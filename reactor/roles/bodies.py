@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 from handlers.bodies import stripped
-from handlers.media_types import media_type
 from handlers.parts import FilePart, InputPart, Part
 from reactor.errors import ConfigError
 
@@ -102,8 +101,14 @@ def _form_part(content: str) -> tuple[str, Part]:
     path = match["path"]
     part = file_part(path)
     filename = match["filename"] or os.path.basename(path)
-    kind = match["type"] or media_type(os.fsencode(filename)).partition(b";")[0].decode("ascii")
+    kind = match["type"] or _type_of(filename)
     return f'; filename="{_quoted(filename)}"\r\nContent-Type: {kind}', part
+
+
+def _type_of(filename: str) -> str:
+    from handlers.media_types import media_type  # here, because most runs send no form, and its tables cost time
+
+    return media_type(os.fsencode(filename)).partition(b";")[0].decode("ascii")
 
 
 def _quoted(name: str) -> str:

@@ -23,7 +23,7 @@ from reactor.errors import ConfigError
 from reactor.roles.bodies import DataAction, data_parts, file_part, form_parts
 from reactor.roles.process import Group, Process
 from reactor.roles.trust import client_tls, trust_flags
-from reactor.roles.values import duration, field, method, proxy_url, seconds
+from reactor.roles.values import duration, field, fields, method, proxy_url, seconds
 
 AUTO_REFERER = ";auto"  # behind the value of -e
 
@@ -39,8 +39,8 @@ def _request_flags(to: Any) -> None:
     data = {"dest": "data", "action": DataAction, "metavar": "DATA"}
     add("urls", nargs="+", metavar="URL", help="what to fetch, http:// where it has no scheme; one after the other")
     add("-X", "--request", dest="method", type=method, metavar="METHOD", help="the request's method")
-    add("-H", "--header", dest="fields", action="append", default=[], type=field, metavar="NAME: VALUE",
-        help="a field; `NAME:` takes one away, `NAME;` sends it without a value")  # fmt: skip
+    add("-H", "--header", dest="fields", action="extend", default=[], type=fields, metavar="NAME: VALUE",
+        help="a field; `NAME:` takes one away, `NAME;` sends it without a value, `@FILE` has one a line")  # fmt: skip
     add("-d", "--data", **data,
         help="the body of a POST, `@FILE` from a file, `@-` from standard input, without line ends")  # fmt: skip
     add("--data-binary", **data, help="the same, with its line ends")

@@ -98,10 +98,18 @@ def test_fields_that_other_flags_make() -> None:
     assert options("--json", "{}").fields == [("Content-Type", "application/json"), ("Accept", "application/json")]
     assert options("--json", "{}", "-H", "content-type: x", "-H", "Accept:").fields == [("content-type", "x"), ("Accept", None)]
     assert options("-H", "A;", "-H", "B:").fields == [("A", ""), ("B", None)]
+    assert options("-H", "A: \u20ac", "-A", "\udcff").fields == [("User-Agent", "\xff"), ("A", "\xe2\x82\xac")]
     assert options("-r", "5").fields == [("Range", "bytes=5-")]
     assert options("-e", "x;auto").fields == [("Referer", "x")]
     assert options("-e", ";auto").auto_referer and not options("-e", "auto").auto_referer
     assert options("-u", "\udcff:x").fields == [("Authorization", "Basic /zp4")]  # bytes as they stand on the command line
+
+
+def test_fields_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "fields").write_bytes(b"A: 1\r\n\n# B: 2\nC;\nD: \xff")
+    made = options("-H", f"@{tmp_path}/fields", "-H", "E: 3", "-H", "F: 4")
+    assert made.fields == [("A", "1"), ("C", ""), ("D", "\xff"), ("E", "3"), ("F", "4")]
+    assert options().fields == [], "the default is not what was added to"
 
 
 def test_a_proxy_and_what_it_is_told() -> None:
@@ -142,7 +150,7 @@ def test_files_and_limits() -> None:
     "argv",
     [
         "-T none", "-T x -d y", "-F a", "-F a=@none", "-F a=<none", "-F a=b -d c", "-F a=@/dev/null;x=y", "-C 1_0", "-C -1", "-C +1", "-C 5 -r 1-2", "--max-redirs -2", "--retry many", "--max-time soon", "-d @none",
-        "--data-urlencode @none", "-H A", "-H A;b", "-H ;", "-X A(B", "-I -d x", "-x ftp://a", "-x a:b@",
+        "--data-urlencode @none", "-H A", "-H A;b", "-H ;", "-H @none", "-X A(B", "-I -d x", "-x ftp://a", "-x a:b@",
     ],
 )  # fmt: skip
 def test_what_is_refused(argv: str) -> None:
