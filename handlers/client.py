@@ -324,6 +324,7 @@ class Transfer:
     # Redirects (RFC 9110 section 15.4).
 
     def _redirected(self, response: Response) -> None:
+        self._pass_over(response)
         try:
             step = self._step(response)
         except ProtocolError as error:
@@ -340,7 +341,6 @@ class Transfer:
             drop(self._request_body)
             self._request_body = b""
         self.history.append(Hop(self.url, response))
-        self._pass_over(response)
         self.method, self.url = step.method, step.url
         if self.fields is not None:
             self.fields = redirects.carry_on(self.fields, step)

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import base64
 import json as json_module
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 from handlers.bodies import as_body
 from handlers.client import REDIRECTS, Client, Hop, Transfer, Watcher
@@ -30,6 +32,7 @@ from reactor.exchange import PULL, Source
 from reactor.http.fields import Fields, Text
 from reactor.http.parameters import split_parameters
 from reactor.http.parser import Response as Head
+from reactor.http.uri import Origin
 from reactor.loop import Reactor
 from reactor.resolver import Resolver
 
@@ -155,9 +158,9 @@ class Response:
 class Session:
     """Fetches over kept connections, on a loop of its own that turns only while something is waited for.
 
-    `proxy` is a URL `http://host:port`. `limits` has the deadlines of each phase (reactor/client.py). `ca_file` names the only
-    authorities whose certificates prove an https:// origin, PEM, instead of the system's; `insecure` asks for no proof. Raises
-    ConfigError.
+    `proxy` is a URL `http://host:port`, with `name:password@` where it asks for one. `limits` has the deadlines of each phase
+    (reactor/client.py). `ca_file` names the only authorities whose certificates prove an https:// origin, PEM, instead of the
+    system's; `insecure` asks for no proof. Raises ConfigError.
     """
 
     def __init__(
@@ -167,7 +170,7 @@ class Session:
         ca_file: str | None = None,
         insecure: bool = False,
     ) -> None:
-        origin = Upstream.parse(proxy).origin if proxy is not None else None
+        origin, told = proxy_of(proxy) if proxy is not None else (None, b"")
         tls = None
         if ca_file is not None or insecure:
             from reactor.tls import ClientTls  # here, because most runs do without, and it costs time and memory
@@ -176,7 +179,7 @@ class Session:
         self.reactor = Reactor()
         self._resolver = Resolver(self.reactor)
         self._pool = Pool(self.reactor, Connector(self.reactor, self._resolver), limits, tls)
-        self._client = Client(self._pool, origin)
+        self._client = Client(self._pool, origin, told)
         self._closed = False
 
     def fetch(
@@ -200,9 +203,12 @@ class Session:
 
         The method is GET, with a body POST. `fields` are (name, value) pairs, a value of None takes a default away. `body` is
         bytes, text, an open file, an iterable of bytes or a Source; `json` is sent as JSON; `user` is a name and a password
-        (RFC 7617). `stream` returns with the head, `into` writes the body to a file. The others: Client.request.
+        (RFC 7617), which may stand in the URL too. `stream` returns with the head, `into` writes the body to a file. The others:
+        Client.request.
         """
         pairs = list(fields)
+        url, told = without_user(url)
+        user = user or told
         if json is not None:
             body = json_module.dumps(json).encode()
             pairs = [("Content-Type", "application/json"), *pairs]
@@ -276,4 +282,20 @@ def fetch(
 
 def basic(name: str, password: str) -> str:
     """The value of Authorization or Proxy-Authorization by RFC 7617, in UTF-8."""
-    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode("ascii")
+    return "Basic " + base64.b64encode(f"{name}:{password}".encode("utf-8", "surrogateescape")).decode("ascii")
+
+
+def proxy_of(url: str) -> tuple[Origin, bytes]:
+    """A proxy's origin, and the field line that the name and password in its URL make; raises ConfigError."""
+    url, user = without_user(url)
+    return Upstream.parse(url).origin, b"Proxy-Authorization: %b\r\n" % basic(*user).encode("ascii") if user else b""
+
+
+def without_user(url: str) -> tuple[str, tuple[str, str] | None]:
+    """The URL without its userinfo (RFC 3986 section 3.2.1), and the name and the password that stood there."""
+    scheme, mark, rest = url.partition("://")
+    userinfo, at, _ = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    if not at:
+        return url, None
+    name, _, password = userinfo.partition(":")
+    return scheme + mark + rest[len(userinfo) + 1 :], (unquote(name), unquote(password))

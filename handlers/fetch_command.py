@@ -13,6 +13,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from handlers.client import Client, Transfer, Watcher, drop, targets
 from handlers.download import CannotResume, Download
+from handlers.fetch import basic, without_user
 from handlers.output import Output, why_unwritable
 from handlers.parts import Part, Parts
 from handlers.terminal import BAR_EVERY, BinaryRefused, Progress, Screen, columns_of, shown_head, visible, wants_colour
@@ -94,6 +95,7 @@ class FetchOptions:
     max_time: float | None = None
     retries: int = 0
     traced: bool = False
+    auto_referer: bool = False
 
 
 class Failed(Exception):
@@ -129,6 +131,7 @@ class Fetch(Watcher):
         self._client = Client(pool, options.proxy, options.proxy_fields)
         self._urls = iter(enumerate(options.urls))
         self._url = ""
+        self._user: tuple[str, str] | None = None  # in that URL
         self._at = 0  # which of the URLs this is
         self._transfer: Transfer | None = None
         self._body: Source | None = None
@@ -166,7 +169,7 @@ class Fetch(Watcher):
             self._stopped = True
             self.on_done(self.code)
             return
-        self._url = _complete(url, self.options.query)
+        self._url, self._user = without_user(_complete(url, self.options.query))
         self._heads.clear()
         try:
             targets[self._url]
@@ -200,6 +203,8 @@ class Fetch(Watcher):
         options = self.options
         fields: list[tuple[str, str | None]] = list(options.fields)
         resumed: list[tuple[str, str]] = []
+        if self._user is not None and all(name.lower() != "authorization" for name, _ in fields):
+            fields.append(("Authorization", basic(*self._user)))
         try:
             self._download = self._destination()
             if self._download is None:
@@ -236,23 +241,31 @@ class Fetch(Watcher):
     def informed(self, transfer: Transfer, response: Response) -> None:
         if self.options.verbose:
             self._say("< ", _head_text(response))
+        if self._shows_heads:
+            self._heads.append(_head_text(response))
 
     def passed_over(self, transfer: Transfer, response: Response) -> None:
         self.informed(transfer, response)
-        if self._shows_heads:
-            self._heads.append(_head_text(response))
+        if self.options.auto_referer and 300 <= response.status < 400 and transfer.fields is not None:
+            transfer.fields = transfer.fields.copy()
+            transfer.fields.set(b"Referer", transfer.url.partition("#")[0])
 
     @property
     def _shows_heads(self) -> bool:
         return self.options.include or self.options.head
 
     def _refused(self, transfer: Transfer, error: FetchFailed) -> None:
-        self._done_with_url(error)
+        try:
+            self._show_heads()
+        except Failed as unwritable:
+            self._done_with_url(unwritable)
+        else:
+            self._done_with_url(error)
 
     def _responded(self, transfer: Transfer) -> None:
         response = transfer.response
         assert response is not None
-        self.passed_over(transfer, response)
+        self.informed(transfer, response)
         try:
             if self._begin_sink(transfer, response):
                 self._take(transfer.body)
@@ -267,12 +280,13 @@ class Fetch(Watcher):
         """Decide where the body goes; False where nothing of it is wanted. Raises Failed."""
         options, status = self.options, response.status
         if options.fail and status >= 400 and not (self._download is not None and self._download.kept and status == 416):
+            self._show_heads()
             raise Failed(f"the server answered {status}", HTTP_ERROR)
         if self._download is None:
             if options.resume and (status != 206 or not _starts_at(response, options.resume)):
                 raise Failed(f"the server answered {status}: it does not go on from an offset", CANNOT_RESUME)
             self._begin_output(response)
-            return True
+            return not options.head
         coded = options.compressed and b"content-encoding" in response.fields
         try:
             wanted = self._download.begin(self._url, response, coded)
@@ -283,18 +297,26 @@ class Fetch(Watcher):
         if wanted:
             for head in self._heads:
                 self._write(head)
-        return wanted
+        return wanted and not options.head
 
     def _begin_output(self, response: Response) -> None:
         """Standard output: as it is in a pipe or where `-o -` says so, made readable on a terminal."""
+        self._show_heads()
+        if self._screen is not None:
+            self._screen.begin(response.fields.get(b"content-type") or b"")
+
+    def _show_heads(self) -> None:
+        """On standard output, where the body goes there or would have gone. Raises Failed."""
+        if self._download is not None:
+            return
         if not self.options.outputs and self._out.isatty():
             self._screen = Screen(self._show, wants_colour(True))
-            self._screen.begin(response.fields.get(b"content-type") or b"")
-            for head in self._heads:
+        for head in self._heads:
+            if self._screen is not None:
                 self._screen.head(head)
-        else:
-            for head in self._heads:
+            else:
                 self._write(head)
+        self._heads.clear()
 
     # Bodies.
 
@@ -486,7 +508,10 @@ def _starts_at(response: Response, offset: int) -> bool:
 
 
 def _head_text(response: Response) -> bytes:
-    return status_line(response.status, response.reason) + response.fields.wire() + b"\r\n"
+    start = status_line(response.status, response.reason)
+    if response.version == 10:
+        start = start.replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    return start + response.fields.wire() + b"\r\n"
 
 
 def _exit_code(error: FetchFailed, proxied: bool) -> int:

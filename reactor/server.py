@@ -90,7 +90,7 @@ class Server:
         self.refused = 0  # connections, so far: more than `limits.connections` at a time, or than the door lets in
         self._refusals: set[Refusal] = set()
         self._leaving: set[ServerConnection] = set()  # closed to make room
-        self._spare: list[ServerConnection] = []  # idle when they were last looked at, the one that was for longest at the end
+        self._spare: list[ServerConnection] = []  # idle when last looked at, the longest at the end
         self._look_at = 0.0
         self._past_requests = 0  # on connections that are gone
         self._on_empty: Callable[[], object] | None = None

@@ -20,6 +20,7 @@ OF_THE_BODY = (
 OF_THE_ORIGIN = (b"host", b"authorization", b"cookie", b"proxy-authorization")
 
 _NOT_IN_A_URL = re.compile(rb"[^\x21-\x7e]|%(?![0-9A-Fa-f]{2})")
+_NO_HOST = re.compile(r"https?:(?!//[^/?#])", re.IGNORECASE)  # which urljoin takes for a relative one
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
@@ -52,6 +53,8 @@ def resolve(url: str, location: bytes) -> str:
     if _CONTROL.search(location):
         raise ProtocolError("a redirect with control characters in its Location")
     text = _NOT_IN_A_URL.sub(lambda match: b"%%%02X" % match[0][0], location).decode("ascii")
+    if _NO_HOST.match(text):
+        raise ProtocolError(f"a redirect to {text!r}, which names no host")  # RFC 9110 section 4.2.1
     try:
         where = urljoin(url, text)
     except ValueError as error:

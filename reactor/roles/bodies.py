@@ -69,7 +69,7 @@ def _urlencoded(text: str) -> bytes:
     if mark == "@":
         with open(content, "rb") as file:
             data = file.read()
-    encoded = quote_from_bytes(data, safe="").encode("ascii")
+    encoded = quote_from_bytes(data, safe=" ").replace(" ", "+").encode("ascii")  # as in forms, and by curl
     return os.fsencode(name) + b"=" + encoded if name else encoded
 
 
@@ -103,8 +103,14 @@ def _form_part(content: str) -> tuple[str, Part]:
     path = match["path"]
     part = file_part(path)
     filename = match["filename"] or os.path.basename(path)
-    kind = match["type"] or "application/octet-stream"
+    kind = match["type"] or _type_of(filename)
     return f'; filename="{_quoted(filename)}"\r\nContent-Type: {kind}', part
+
+
+def _type_of(filename: str) -> str:
+    from handlers.media_types import media_type  # here, because most runs send no form, and its tables cost time
+
+    return media_type(os.fsencode(filename)).partition(b";")[0].decode("ascii")
 
 
 def _quoted(name: str) -> str:

@@ -23,7 +23,9 @@ from reactor.errors import ConfigError
 from reactor.roles.bodies import NOT_READ, DataAction, data_parts, file_part, form_parts
 from reactor.roles.process import Group, Process
 from reactor.roles.trust import client_tls, trust_flags
-from reactor.roles.values import duration, field, method, proxy_url, seconds
+from reactor.roles.values import duration, field, fields, method, proxy_url, seconds
+
+AUTO_REFERER = ";auto"  # behind the value of -e
 
 
 def add_flags(to: Any) -> None:
@@ -37,8 +39,8 @@ def _request_flags(to: Any) -> None:
     data = {"dest": "data", "action": DataAction, "metavar": "DATA"}
     add("urls", nargs="+", metavar="URL", help="what to fetch, http:// where it has no scheme; one after the other")
     add("-X", "--request", dest="method", type=method, metavar="METHOD", help="the request's method")
-    add("-H", "--header", dest="fields", action="append", default=[], type=field, metavar="NAME: VALUE",
-        help="a field; `NAME:` takes one away")  # fmt: skip
+    add("-H", "--header", dest="fields", action="extend", default=[], type=fields, metavar="NAME: VALUE",
+        help="a field; `NAME:` takes one away, `NAME;` sends it without a value, `@FILE` has one a line")  # fmt: skip
     add("-d", "--data", **data,
         help="the body of a POST, `@FILE` from a file, `@-` from standard input, without line ends")  # fmt: skip
     add("--data-binary", **data, help="the same, with its line ends")
@@ -51,7 +53,7 @@ def _request_flags(to: Any) -> None:
     add("-I", "--head", dest="head", action="store_true", help="send HEAD, and show the response's head")
     add("-u", "--user", metavar="NAME:PASSWORD", help="Basic authentication; without the password it is asked for")
     add("-A", "--user-agent", dest="agent", metavar="NAME", help="the field User-Agent")
-    add("-e", "--referer", metavar="URL", help="the field Referer")
+    add("-e", "--referer", metavar="URL", help="the field Referer; with `;auto` behind it, a redirect sets it anew")
     add("-r", "--range", metavar="RANGE", help="a part of the body, such as 0-99 or -500")
     add("--compressed", action="store_true", help="ask for gzip or deflate, and undo it")
 
@@ -75,11 +77,12 @@ def _output_flags(to: Any) -> None:
 
 def _way_flags(to: Any) -> None:
     add = to.add_argument
-    add("-x", "--proxy", dest="proxy", type=proxy_url, metavar="URL", help="the proxy to go through")
+    add("-x", "--proxy", dest="proxy", type=proxy_url, default=(None, b""), metavar="URL", help="the proxy to go through")
     add("-U", "--proxy-user", metavar="NAME:PASSWORD", help="Basic authentication for the proxy")
     trust_flags(to, "--cacert", "-k", "--insecure")
     add("-L", "--location", dest="location", action="store_true", help="follow redirects")
-    add("--max-redirs", type=number, default=MAX_REDIRECTS, metavar="N", help=f"of these at most so many ({MAX_REDIRECTS})")
+    add("--max-redirs", type=redirects, default=MAX_REDIRECTS, metavar="N",
+        help=f"of these at most so many, -1 for any number ({MAX_REDIRECTS})")  # fmt: skip
     add("--connect-timeout", type=duration, metavar="SECONDS",
         help=f"look-up, connection and TLS handshake ({ClientLimits().connect:g})")  # fmt: skip
     add("-m", "--max-time", type=seconds, metavar="SECONDS", help="all of one URL (any time)")
@@ -91,6 +94,10 @@ def number(text: str) -> int:
     if re.fullmatch(r"[0-9]{1,6}", text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return int(text)
+
+
+def redirects(text: str) -> int:
+    return sys.maxsize if text == "-1" else number(text)
 
 
 def offset(text: str) -> int | None:
@@ -176,14 +183,19 @@ class ClientGroup:
 def options_of(flags: argparse.Namespace) -> FetchOptions:
     """What the flags ask for; raises ConfigError where they contradict each other."""
     content_type, data, query = _body(flags)
+    if flags.head and data is not None:
+        raise ConfigError("-I asks for a head alone, and sends no body: not with -d, -F or -T")
     if flags.resume is not False and flags.resume is not None and flags.range is not None:
         raise ConfigError("-C and -r both say which part is wanted")
     put = "PUT" if flags.upload is not None else None
+    proxy, to_proxy = flags.proxy
+    if flags.proxy_user:
+        to_proxy = b"Proxy-Authorization: %b\r\n" % _user(flags.proxy_user, "-U").encode("ascii")
     return FetchOptions(
         _urls(flags), flags.method or put, _fields(flags, content_type), data, query, flags.outputs, flags.resume,
-        flags.remote_time, flags.include, flags.head, flags.talk, flags.silent, flags.show_error, flags.proxy,
-        b"Proxy-Authorization: %b\r\n" % _user(flags.proxy_user, "-U").encode("ascii") if flags.proxy_user else b"",
+        flags.remote_time, flags.include, flags.head, flags.talk, flags.silent, flags.show_error, proxy, to_proxy,
         flags.location, flags.max_redirs, flags.fail, flags.compressed, flags.max_time, flags.retry, flags.trace is not None,
+        (flags.referer or "").endswith(AUTO_REFERER),
     )  # fmt: skip
 
 
@@ -235,11 +247,13 @@ def _fields(flags: argparse.Namespace, content_type: str | None) -> list[tuple[s
         made.append(("Accept", "application/json"))
     if flags.user is not None:
         made.append(("Authorization", _user(flags.user, "-u")))
-    for name, value in (("User-Agent", flags.agent), ("Referer", flags.referer)):
+    referer = flags.referer and flags.referer.removesuffix(AUTO_REFERER)
+    for name, value in (("User-Agent", flags.agent), ("Referer", referer)):
         if value is not None:
             made.append(_checked(name, value))
     if flags.range is not None:
-        made.append(_checked("Range", f"bytes={flags.range}"))
+        end = "-" if re.fullmatch("[0-9]+", flags.range) else ""  # curl's `-r 5`: from there on
+        made.append(_checked("Range", f"bytes={flags.range}{end}"))
     given = {name.lower() for name, _ in flags.fields}
     return [*(pair for pair in made if pair[0].lower() not in given), *flags.fields]
 

@@ -104,10 +104,25 @@ def method(text: str) -> str:
 
 
 def field(text: str) -> tuple[str, str | None]:
+    """`NAME: VALUE`; for `NAME:`, which takes the field away, the value is None, for `NAME;` it is empty."""
+    if text.endswith(";") and ":" not in text:
+        return field(f"{text[:-1]}: x")[0], ""
     name, colon, value = text.partition(":")
     if not colon or re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name) is None or re.search(r"[\r\n\0]", value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a field of the form NAME: VALUE")
-    return name, value.strip(" \t") or None
+    return name, os.fsencode(value.strip(" \t")).decode("latin-1") or None  # sent with the octets of the command line
+
+
+def fields(text: str) -> list[tuple[str, str | None]]:
+    """One field, or those of `@FILE`, one a line; lines that are empty or begin with `#` are left away."""
+    if not text.startswith("@"):
+        return [field(text)]
+    try:
+        with open(text[1:] if text != "@-" else 0, "rb") as file:
+            lines = [line.removesuffix(b"\r") for line in file.read().split(b"\n")]
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from None
+    return [field(os.fsdecode(line)) for line in lines if line and line[:1] != b"#"]
 
 
 def field_names(text: str) -> tuple[bytes, ...]:
@@ -149,10 +164,11 @@ def cache_rule(text: str) -> OperatorRule:
 
 
 def proxy_url(text: str) -> Any:
-    from handlers.upstreams import Upstream  # here, because most runs of the client go through no proxy
+    """Its origin and the fields that it alone is told; no origin where the text is empty."""
+    from handlers.fetch import proxy_of  # here, because most roles do without
 
     try:
-        return Upstream.parse(text if "://" in text else "http://" + text).origin
+        return proxy_of(text if "://" in text else "http://" + text) if text else (None, b"")
     except ConfigError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a proxy's URL of the form http://host:port") from None
 

@@ -379,6 +379,13 @@ def test_through_a_proxy(scripted: Callable[..., Scripted]) -> None:
     assert proxy.heads[0].startswith(b"GET http://example.com/x HTTP/1.1\r\nHost: example.com\r\n")
 
 
+def test_names_and_passwords_in_urls(scripted: Callable[..., Scripted]) -> None:
+    proxy = scripted(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert fetch("http://a:b@example.com/x", proxy=proxy.url.replace("://", "://c:d@")).url == "http://example.com/x"
+    assert b"\r\nAuthorization: Basic YTpi\r\n" in proxy.heads[0]
+    assert b"\r\nProxy-Authorization: Basic Yzpk\r\n" in proxy.heads[0]
+
+
 def test_interrupted(ours: str, monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session()
     turn, turns = session.reactor.turn, iter(range(1000))

@@ -161,8 +161,30 @@ def test_head_shows_the_head(house: House) -> None:
 
 
 def test_include_shows_head_and_body(house: House) -> None:
-    role, _ = one(house, b"HTTP/1.1 103 Early Hints\r\n\r\n" + TEXT, include=True)
-    assert (role.code(), role.out.getvalue()) == (OK, TEXT)
+    early = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    role, _ = one(house, early + TEXT, include=True)
+    assert (role.code(), role.out.getvalue()) == (OK, early + TEXT)
+    old = b"HTTP/1.0 200 OK\r\n\r\nhello"
+    role, asked = one(house, old, include=True)
+    asked.peer.close()
+    assert (role.code(), role.out.getvalue()) == (OK, old)
+
+
+def test_head_by_another_method_shows_no_more(house: House) -> None:
+    role, asked = one(house, TEXT, head=True, method="POST")
+    assert asked.method == b"POST"
+    assert (role.code(), role.out.getvalue()) == (OK, TEXT[:-5])
+
+
+def test_a_failure_is_shown_with_the_heads_before_it(house: House) -> None:
+    role, _ = one(house, TEXT.replace(b"200", b"404"), include=True, fail=True)
+    assert (role.code(), role.out.getvalue()) == (HTTP_ERROR, TEXT[:-5].replace(b"200", b"404"))
+    there = b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"
+    role, _ = one(house, there, include=True, verbose=True, location=True, max_redirects=0)
+    assert (role.code(), role.out.getvalue()) == (TOO_MANY_REDIRECTS, there)
+    assert "< Location: /" in role.said
+    role, _ = one(house, there, include=True, location=True, max_redirects=0, out=Full())
+    assert role.code() == WRITE_ERROR
 
 
 def test_verbose_shows_both_heads_and_the_interim_ones(house: House) -> None:
@@ -172,6 +194,30 @@ def test_verbose_shows_both_heads_and_the_interim_ones(house: House) -> None:
         f"> GET / HTTP/1.1\n> Host: {role.authority}\n> User-Agent: reactor\n> Accept: */*\n> \n"
         "< HTTP/1.1 103 Early Hints\n< Link: x\n< \n< HTTP/1.1 200 OK\n< Content-Length: 5\n< \n"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"),
+    [([], b"Basic bWU6cEB3"), ([("authorization", "mine")], b"mine"), ([("Authorization", None)], None)],
+)
+def test_who_is_told_in_the_url(house: House, fields: list[tuple[str, str | None]], sent: bytes | None) -> None:
+    role, asked = one(house, url="http://me:p%40w@{o}/a@b", fields=fields)
+    assert (asked.target, asked.fields.get(b"authorization")) == (b"/a@b", sent)
+    assert asked.fields[b"host"] == role.authority.encode()
+    assert role.code() == OK
+
+
+def test_a_referer_that_follows_the_redirects(house: House) -> None:
+    role = Role(house, "http://{o}/1#x", location=True, auto_referer=True, fields=[("Referer", "http://a/")])
+    peer = role.origin.accept()
+    referers = []
+    for target in (b"/2", b"/3", None):
+        asked = role.asked(peer)
+        referers.append(asked.fields[b"referer"])
+        peer.send(TEXT if target is None else b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % target)
+    base = f"http://{role.authority}".encode()
+    assert referers == [b"http://a/", base + b"/1", base + b"/2"]
+    assert role.code() == OK
 
 
 def test_through_a_proxy(house: House) -> None:
@@ -256,7 +302,7 @@ def test_an_empty_body(house: House) -> None:
         ("http:///x", BAD_URL),
         ("http://a:port/", BAD_URL),
         ("http://a:99999/", BAD_URL),
-        ("http://user:word@a/", BAD_URL),
+        ("http://user:word@/", BAD_URL),
         ("http://a/b c", BAD_URL),
         ("http://a/\x7f", BAD_URL),
         ("http://a/\r\nX: 1", BAD_URL),

@@ -68,7 +68,7 @@ def test_fragments_are_inherited() -> None:
     assert resolve("http://a/b#one", b"/c#two") == "http://a/c#two"
 
 
-@pytest.mark.parametrize("location", [b"/a\tb", b"/\x00", b"/\x7f", b"http://[::1"])
+@pytest.mark.parametrize("location", [b"/a\tb", b"/\x00", b"/\x7f", b"http://[::1", b"http:///c", b"HTTPS:c", b"http://?"])
 def test_where_none_leads(location: bytes) -> None:
     with pytest.raises(ProtocolError):
         resolve("http://a/", location)

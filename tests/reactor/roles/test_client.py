@@ -11,6 +11,7 @@ import pytest
 from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, FetchOptions
 from handlers.parts import FilePart, InputPart
 from reactor.errors import ConfigError
+from reactor.http.uri import Origin
 from reactor.roles.client import add_flags, options_of
 from reactor.roles.values import OneLineParser
 
@@ -55,6 +56,7 @@ def test_short_flags_together() -> None:
         ("-T {file}", [FilePart("{file}")]),
         ("--data-urlencode a&b", [b"a%26b"]),
         ("--data-urlencode =a&b", [b"a%26b"]),
+        ("--data-urlencode n@{spaced}", [b"n=a+%2B+b"]),
         ("--data-urlencode n=a=ä", [b"n=a%3D%C3%A4"]),
         ("--data-urlencode @{file}", [b"one%0Atwo%0A"]),
         ("--data-urlencode n@{file}", [b"n=one%0Atwo%0A"]),
@@ -63,8 +65,9 @@ def test_short_flags_together() -> None:
 def test_bodies(tmp_path: Path, argv: str, data: list[Any]) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"one\ntwo\n")
+    (tmp_path / "spaced").write_bytes(b"a + b")
     wanted = [FilePart(str(file)) if isinstance(part, FilePart) else part for part in data]
-    made = options(*(word.format(file=file) for word in argv.split()))
+    made = options(*(word.format(file=file, spaced=tmp_path / "spaced") for word in argv.split()))
     assert made.data == wanted
     assert made.method == ("PUT" if "-T" in argv else None)
 
@@ -94,7 +97,28 @@ def test_fields_that_other_flags_make() -> None:
     ]  # fmt: skip
     assert options("--json", "{}").fields == [("Content-Type", "application/json"), ("Accept", "application/json")]
     assert options("--json", "{}", "-H", "content-type: x", "-H", "Accept:").fields == [("content-type", "x"), ("Accept", None)]
-    assert options("-U", "me:secret").proxy_fields == b"Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"
+    assert options("-H", "A;", "-H", "B:").fields == [("A", ""), ("B", None)]
+    assert options("-H", "A: \u20ac", "-A", "\udcff").fields == [("User-Agent", "\xff"), ("A", "\xe2\x82\xac")]
+    assert options("-r", "5").fields == [("Range", "bytes=5-")]
+    assert options("-e", "x;auto").fields == [("Referer", "x")]
+    assert options("-e", ";auto").auto_referer and not options("-e", "auto").auto_referer
+    assert options("-u", "\udcff:x").fields == [("Authorization", "Basic /zp4")]  # bytes as they stand on the command line
+
+
+def test_fields_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "fields").write_bytes(b"A: 1\r\n\n# B: 2\nC;\nD: \xff")
+    made = options("-H", f"@{tmp_path}/fields", "-H", "E: 3", "-H", "F: 4")
+    assert made.fields == [("A", "1"), ("C", ""), ("D", "\xff"), ("E", "3"), ("F", "4")]
+    assert options().fields == [], "the default is not what was added to"
+
+
+def test_a_proxy_and_what_it_is_told() -> None:
+    me = b"Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"
+    proxy = Origin(b"http", b"p", 80)
+    for argv in (["-x", "p", "-U", "me:secret"], ["-x", "me:secret@p"], ["-x", "http://you:x@p/", "-U", "me:secret"]):
+        made = options(*argv)
+        assert (made.proxy, made.proxy_fields) == (proxy, me)
+    assert options("-x", "").proxy is None is options().proxy
 
 
 def test_a_password_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,14 +142,15 @@ def test_files_and_limits() -> None:
     made = options("-O", "-o", "x", "-O", "-R", "-C", "7", "--max-redirs", "3", "--retry", "2", "--max-time", "1.5", "--compressed")
     assert made.outputs == [REMOTE_NAME, "x", REMOTE_NAME]
     assert (made.resume, made.max_redirects, made.retries, made.max_time) == (7, 3, 2, 1.5)
+    assert options("--max-redirs", "-1").max_redirects > 1_000_000
     assert made.compressed and made.remote_time and options().max_redirects == MAX_REDIRECTS
 
 
 @pytest.mark.parametrize(
     "argv",
     [
-        "-T none", "-T x -d y", "-F a", "-F a=@none", "-F a=<none", "-F a=b -d c", "-F a=@/dev/null;x=y", "-C 1_0", "-C -1", "-C +1", "-C 5 -r 1-2", "--max-redirs -1", "--retry many", "--max-time soon", "-d @none",
-        "--data-urlencode @none", "-H A", "-X A(B",
+        "-T none", "-T x -d y", "-F a", "-F a=@none", "-F a=<none", "-F a=b -d c", "-F a=@/dev/null;x=y", "-C 1_0", "-C -1", "-C +1", "-C 5 -r 1-2", "--max-redirs -2", "--retry many", "--max-time soon", "-d @none",
+        "--data-urlencode @none", "-H A", "-H A;b", "-H ;", "-H @none", "-X A(B", "-I -d x", "-x ftp://a", "-x a:b@",
     ],
 )  # fmt: skip
 def test_what_is_refused(argv: str) -> None:
