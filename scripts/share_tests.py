@@ -104,7 +104,7 @@ def faults_of(share: Share, lines: list[str]) -> list[str]:
 
 
 def main() -> int:
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs, and what they start, would ignore the first
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background jobs would ignore the first
         signal.signal(number, signal.default_int_handler)
     folder = Path(sys.argv[1] if sys.argv[1:] else "tests")
     start = time.monotonic()

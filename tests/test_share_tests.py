@@ -76,7 +76,7 @@ def test_a_share_that_says_nothing_has_failed(tmp_path: Path, text: str, status:
     assert last.startswith("no tests in ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_all(tmp_path: Path, number: int) -> None:
     os.mkfifo(tmp_path / "begun")
     process = start(tmp_path, test_hanging=HANGING)
