@@ -42,14 +42,12 @@ def deal(files: list[Path], number: int) -> list[list[Path]]:
 class Share:
     """Some files in a process of their own; out of the terminal's reach, so that an interrupt comes once, from here."""
 
-    def __init__(self, files: list[Path], compiled: str) -> None:
+    def __init__(self, files: list[Path]) -> None:
         self.files = sorted(files)
         self.output = tempfile.TemporaryFile()
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self.process = subprocess.Popen(
-            [*PYTEST, *self.files], stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output,
-            start_new_session=True, env={**environment, "PYTHONPYCACHEPREFIX": compiled},
-        )  # fmt: skip
+            [*PYTEST, *self.files], stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output, start_new_session=True
+        )
 
     def text(self) -> str:
         self.output.seek(0)
@@ -60,17 +58,14 @@ class Share:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def run(files: list[list[Path]], compiled: str) -> Iterator[Share]:
-    """The shares that have ended, in order; what runs when nobody wants more is interrupted.
-
-    `compiled` is a folder where all of them, and what their tests start, find what one of them has compiled.
-    """
+def run(files: list[list[Path]]) -> Iterator[Share]:
+    """The shares that have ended, in order; what runs when nobody wants more is interrupted."""
     shares: list[Share] = []
     shown = 0
     try:
         while shown < len(files):
             running = sum(share.process.poll() is None for share in shares)
-            shares += [Share(one, compiled) for one in files[len(shares) :][: PROCESSES - running]]
+            shares += map(Share, files[len(shares) :][: PROCESSES - running])
             while shown < len(shares) and shares[shown].process.poll() is not None:
                 yield shares[shown]
                 shown += 1
@@ -95,31 +90,39 @@ def end(shares: list[Share]) -> None:
 
 def counted(lines: list[str]) -> dict[str, int]:
     """What pytest's last line says: `3 passed, 1 error in 0.5s`."""
-    found = re.findall(r"(\d+) ((?:passed|failed|error|skipped|xfailed|xpassed|deselected|warning))", lines[-1] if lines else "")
+    found = re.findall(r"(\d+) (passed|failed|error|skipped|xfailed|xpassed|warning)", lines[-1] if lines else "")
     return {word: int(number) for number, word in found}
 
 
+def faults_of(share: Share, lines: list[str]) -> list[str]:
+    """The lines that name what failed; or how the process ended, where it says nothing."""
+    files, status = " ".join(map(str, share.files)), share.process.returncode
+    faults = list(filter(FAULT.match, lines))
+    if not faults and (status or not counted(lines)):
+        faults.append(f"FAILED with exit status {status}: pytest {files}")
+    return faults
+
+
 def main() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background jobs would ignore the first
+        signal.signal(number, signal.default_int_handler)
     folder = Path(sys.argv[1] if sys.argv[1:] else "tests")
     start = time.monotonic()
     counts: Counter[str] = Counter()
     faults: list[str] = []
     files = deal(list(folder.rglob("test_*.py")), PROCESSES * SHARES_EACH)
     try:
-        with tempfile.TemporaryDirectory(prefix="tests-compiled-") as compiled:
-            for share in run(files, compiled):
-                lines = share.text().splitlines()
-                print(*lines, sep="\n", flush=True)
-                counts.update(counted(lines))
-                faults += filter(FAULT.match, lines)
-                if status := share.process.returncode:
-                    faults.append(f"exit status {status}: pytest {' '.join(map(str, share.files))}")
+        for share in run(files):
+            lines = share.text().splitlines()
+            print(*lines, sep="\n", flush=True)
+            counts.update(counted(lines))
+            faults += faults_of(share, lines)
     except KeyboardInterrupt:
         print("scripts/test: interrupted", file=sys.stderr)
         return 130
-    print(*faults, sep="\n")
-    told = ", ".join(f"{number:,} {word}" for word, number in counts.items())
+    if faults:
+        print(*faults, sep="\n")
+    told = ", ".join(f"{number:,} {word}" for word, number in counts.items()) or "no tests"
     print(f"{told} in {time.monotonic() - start:.0f} s, {len(files)} shares, {PROCESSES} at a time")
     return 1 if faults or not files else 0
 

@@ -6,6 +6,6 @@ import gc
 
 
 def pytest_collection_finish() -> None:
-    """Some 9,000 tests are a heap that a collection would go through again and again: half a second each time."""
+    """The tests themselves are a large heap, which every test that collects would go through: half a second each time."""
     gc.collect()
     gc.freeze()

@@ -35,6 +35,21 @@ LIMITS = ServerLimits()
 RESET = struct.pack("ii", 1, 0)
 
 
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection; the first cannot send much before the other reads."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        far = socket.socket()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)  # the loopback's own would not fit in its window
+        far.connect(server.getsockname())
+        near, _ = server.accept()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    near.setblocking(False)
+    far.setblocking(False)
+    return near, far
+
+
 class Clock:
     """Seconds that pass when they are told to."""
 
@@ -200,7 +215,7 @@ class Peer:
         self.was_reset = False
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a small piece waits for no delayed acknowledgement
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -250,16 +265,22 @@ class Peer:
         """Receive what is there; whether there was anything, an end included."""
         if self.at_eof or self.was_reset:
             return False
-        try:
-            data = self.sock.recv(most)
-        except BlockingIOError:
-            return False
-        except ConnectionResetError:
-            self.was_reset = True
-            return True
+        data = self._receive(most)
+        if data is None:
+            return self.was_reset
         self.received += data
         self.at_eof = not data
         return True
+
+    def _receive(self, most: int) -> bytes | None:
+        """What is there; None where there is nothing, or a reset, which is noted."""
+        try:
+            return self.sock.recv(most)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            self.was_reset = True
+            return None
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Read and turn until the condition holds."""

@@ -261,7 +261,7 @@ def no_cycles() -> Iterator[None]:
     """What is made within is freed without the collector, once nobody refers to it any more."""
     gc.collect()
     gc.disable()
-    gc.freeze()
+    gc.freeze()  # for good, as tests/conftest.py does it
     try:
         yield
         gc.set_debug(gc.DEBUG_SAVEALL)

@@ -7,7 +7,6 @@ alone, where no name counts); `self-signed` has the first names and no authority
 
 from __future__ import annotations
 
-import socket
 import socketserver
 import ssl
 import threading
@@ -51,7 +50,6 @@ class TlsPeer(Peer):
 
     def __init__(self, house: House, peer: Peer, context: ssl.SSLContext, host: str | None = None) -> None:
         super().__init__(house, peer.sock)
-        peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the handshake's small pieces wait for nothing
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.server_name: str | None = None
         if host is None:
@@ -111,13 +109,9 @@ class TlsPeer(Peer):
     def read(self, most: int = 1 << 18) -> bool:
         if self.ended or self.was_reset:
             return False
-        try:
-            data = self.sock.recv(most)
-        except BlockingIOError:
-            return False
-        except ConnectionResetError:
-            self.was_reset = True
-            return True
+        data = self._receive(most)
+        if data is None:
+            return self.was_reset
         self.ended = not data
         self.incoming.write(data)
         self._decrypt()

@@ -21,7 +21,7 @@ import pytest
 from reactor import stream as stream_module
 from reactor.errors import BodyCutShort
 from reactor.stream import HIGH_WATER, LINGER_BYTES, LINGER_SECONDS, LOW_WATER, Stream
-from tests.loopback import House, housed
+from tests.loopback import House, housed, tcp_pair
 
 RESET = struct.pack("ii", 1, 0)
 MUCH = bytes(range(256)) * 8192  # 2 MiB: more than any kernel buffer here takes
@@ -84,28 +84,14 @@ class CountedSocket(socket.socket):
         return super().sendmsg([self._limited(b"".join(buffers))], *rest)
 
 
-def tcp_pair() -> tuple[CountedSocket, socket.socket]:
-    """Two ends of a TCP connection; the first cannot send much before the other reads."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        far = socket.socket()
-        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)  # the loopback's own would not fit in its window
-        far.connect(server.getsockname())
-        accepted, _ = server.accept()
-    near = CountedSocket(fileno=accepted.detach())
-    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    near.setblocking(False)
-    far.setblocking(False)
-    return near, far
-
-
 class Scene:
     """A stream over TCP, its owner, and the peer at the other end."""
 
     def __init__(self, house: House, connected: bool = True) -> None:
         self.house = house
-        self.near, self.far = tcp_pair()
+        accepted, self.far = tcp_pair()
+        self.near = CountedSocket(fileno=accepted.detach())
+        self.near.setblocking(False)
         self.owner = Owner()
         self.stream = Stream(house.reactor, self.owner)
         house.cleanups += [self.near.close, self.far.close, self.stream.abort]

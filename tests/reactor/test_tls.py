@@ -23,7 +23,7 @@ from reactor.errors import ConfigError, UpstreamError
 from reactor.resolver import Resolver
 from reactor.stream import HIGH_WATER, LINGER_SECONDS, Stream
 from reactor.tls import BATCH_BYTES, CONTROL_BYTES, RECORD_BYTES, SESSIONS, ClientTls, TlsError, TlsStream
-from tests.loopback import House, Peer, housed
+from tests.loopback import House, Peer, housed, tcp_pair
 from tests.secured import AUTHORITY, TlsPeer, client_context, server_context
 
 MUCH = bytes(range(256)) * 8192  # 2 MiB: more than any kernel buffer here takes
@@ -71,26 +71,12 @@ class Owner:
 LOST = ("lost", "NoneType")
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection; neither can send much before the other reads."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        far = socket.socket()
-        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)  # the loopback's own would not fit in its window
-        far.connect(server.getsockname())
-        near, _ = server.accept()
-    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    near.setblocking(False)
-    return near, far
-
-
 class Scene:
     """A TLS stream, its owner, and the peer at the other end."""
 
     def __init__(self, house: House, server_side: bool = False, context: ssl.SSLContext | None = None) -> None:
         self.house = house
-        self.near, far = pair()
+        self.near, far = tcp_pair()
         self.owner = Owner()
         self.opened: list[TlsError | None] = []
         ours, theirs = (server_context(), client_context()) if server_side else (client_context(), context or server_context())
@@ -546,7 +532,7 @@ def _raise() -> None:
 
 def test_against_itself(house: House) -> None:
     """Both sides on one loop: 4 MiB each way, echoed, and an orderly end."""
-    near, far = pair()
+    near, far = tcp_pair()
     far.setblocking(False)
     client, server = Owner(), Owner()
     one = TlsStream(house.reactor, client, client_context(), b"localhost", sock=near)
@@ -644,7 +630,7 @@ def test_a_peer_that_asks_for_the_clients_certificate_later(house: House) -> Non
     context = server_context(version=TLS13)
     context.post_handshake_auth = True
     context.verify_mode = ssl.CERT_OPTIONAL
-    near, far = pair()
+    near, far = tcp_pair()
     ours = client_context()
     ours.post_handshake_auth = True
     owner = Owner()
@@ -896,7 +882,7 @@ def test_a_host_that_no_certificate_could_be_for(house: House) -> None:
 
 def test_nor_one_that_is_too_long_for_any_name(house: House) -> None:
     """A proxy may have made a tunnel to it all the same."""
-    near, far = pair()
+    near, far = tcp_pair()
     peer = house.peer(far)
     errors: list[Any] = []
     attempt = ClientTls(AUTHORITY).attempt(house.reactor, "a" * 300, 443, lambda *told: errors.append(told[0]), 10.0)
@@ -952,7 +938,7 @@ def test_a_file_of_authorities_that_cannot_be_used(content: bytes | None, reason
 
 def test_over_a_stream_that_was_somebody_elses(house: House) -> None:
     """As behind a CONNECT: the first bytes may have been read already, by whoever owned the stream."""
-    near, far = pair()
+    near, far = tcp_pair()
     far.setblocking(False)
     before = Owner()
     raw = Stream(house.reactor, before, far)
