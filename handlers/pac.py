@@ -14,7 +14,8 @@ import json
 import re
 from typing import NamedTuple
 
-from handlers.access import AccessControl, Rule, RuleSet, refuse
+from handlers.access import AccessControl, RuleSet, refuse
+from handlers.access_rules import Rule
 from reactor.exchange import Exchange, Handler, Head, error_page
 from reactor.http.uri import DEFAULT_PORTS, split_authority
 

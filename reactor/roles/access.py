@@ -7,11 +7,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from handlers.access import AccessControl, Rule, default_after, is_loopback, parse_rule, parse_rules_file
+from handlers.access import AccessControl
+from handlers.access_rules import Rule, parse_rule, parse_rules_file
 from handlers.client_limits import ClientConnections, ClientRate
 from handlers.config_file import read_config
 from handlers.pac import Pac
-from handlers.users import Entry, PasswordChecker, Users, parse_users_file
+from handlers.users import PasswordChecker, Users
+from handlers.users_file import Entry, parse_users_file
+from reactor.addresses import is_loopback
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
 from reactor.roles.process import Process
@@ -36,7 +39,7 @@ class RuleAction(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
         rules = getattr(namespace, self.dest) or []
         kind = "allow" if option == "--allow" else "deny"
-        rules.append(RulesFile(values) if option == "--rules" else parse_rule(kind, values))  # type: ignore[arg-type]
+        rules.append(RulesFile(values) if option == "--rules" else parse_rule(kind, values))
         setattr(namespace, self.dest, rules)
 
 
@@ -81,7 +84,7 @@ class Access:
     def around(self, handler: Handler) -> Handler:
         """The handler behind all that this group asks of its clients."""
         if self._sources:
-            handler = self._control = AccessControl(handler, self.rules, default_after(self.rules))
+            handler = self._control = AccessControl(handler, self.rules)
         if self.users is not None:
             self._checker = PasswordChecker(self._process.reactor, self.users)
             handler = Users(handler, self._checker, self._forward)
@@ -114,7 +117,7 @@ class Access:
         try:
             rules = self._read_rules()
             if self._control is not None:
-                self._control.replace(rules, default_after(rules))
+                self._control.replace(rules)
             self.rules = rules
             log.info("%d access rules are in force", len(rules))
         except ConfigError as error:

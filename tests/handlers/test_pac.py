@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers import pac
-from handlers.access import AccessControl, default_after, parse_rules_file
+from handlers.access import AccessControl
+from handlers.access_rules import parse_rules_file
 from handlers.pac import Pac, Routes, routes, script
 from reactor.errors import ProtocolError
 from reactor.exchange import Exchange, Head
@@ -23,8 +24,7 @@ class Behind:
 
 
 def controlled(rules: str) -> AccessControl:
-    found = parse_rules_file(rules)
-    return AccessControl(Behind(), found, default_after(found))
+    return AccessControl(Behind(), parse_rules_file(rules))
 
 
 def ask(text: str = "GET /proxy.pac\nHost: proxy.example:8080", rules: str | None = None, peer: str = "192.0.2.7") -> Answer:
@@ -195,7 +195,7 @@ def test_the_rules_are_looked_through_once_for_each_client(monkeypatch: pytest.M
         assert (variable(page, "proxy"), variable(page, "names")) == (f'"PROXY p{number}:1"', '{"a.example": 1}')
         assert get("192.0.3.1").status == 403
     assert asked == ["192.0.2.1", "192.0.3.1"]
-    control.replace(parse_rules_file("allow host=b.example"), False)
+    control.replace(parse_rules_file("allow host=b.example"))
     assert variable(get("192.0.2.1").content, "names") == '{"b.example": 1}'
     for number in range(2 * pac.MEMO_CLIENTS):
         get(f"192.0.2.{number}")

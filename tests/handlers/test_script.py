@@ -16,8 +16,10 @@ import pytest
 
 from cache.stores.memory import MemoryStore
 from handlers.access_log import AccessLog
-from handlers.script import Script, ScriptFile
-from handlers.traffic import BODY_LIMIT, DELAY_LIMIT, BodyError, ScriptFields, Traffic, encoded
+from handlers.messages import BODY_LIMIT, ScriptFields, encoded
+from handlers.script import Script
+from handlers.script_file import ScriptFile
+from handlers.traffic import DELAY_LIMIT, BodyError, Traffic
 from reactor.errors import BodyCutShort, ConfigError
 from reactor.exchange import Exchange, FileSource, Head
 from reactor.server import ServerLimits
@@ -439,12 +441,12 @@ def test_a_body_that_stops_is_408_and_one_that_breaks_is_400(house: House, scrip
         (b"\xff", ("Content-Type: text/plain; charset=ascii",), "text()", 400, "the body is no text"),
         (b"x", ("Content-Type: text/plain; charset=idna",), "text()", 400, "the body is no text"),
         (b"x", ("Content-Type: text/plain; charset=zip",), "text()", 400, "the body is no text"),
-        (b"x", ("Content-Encoding: br",), "body()", 400, "the body's content coding is not known here: br"),
-        (b"no gzip at all", ("Content-Encoding: gzip",), "body()", 400, "the body is no gzip"),
-        (gzip.compress(b"x")[:-3], ("Content-Encoding: gzip",), "body()", 400, "the body's gzip coding breaks off"),
-        (gzip.compress(b"") * 100, ("Content-Encoding: gzip",), "body()", 400, "the body has more than 64 gzip members"),
+        (b"x", ("Content-Encoding: br",), "body()", 400, "the content coding 'br' is not known here"),
+        (b"no gzip at all", ("Content-Encoding: gzip",), "body()", 400, "its gzip coding is broken"),
+        (gzip.compress(b"x")[:-3], ("Content-Encoding: gzip",), "body()", 400, "its gzip coding ends in the middle"),
+        (zlib.compress(b"x") * 2, ("Content-Encoding: deflate",), "body()", 400, "bytes behind the end of its deflate coding"),
         (gzip.compress(bytes(1 << 22)), ("Content-Encoding: gzip",), "body()", 413, "the body decodes to more than"),
-        (b"x", ("Content-Encoding: gzip, gzip, gzip, gzip, gzip",), "body()", 400, "too many content codings"),
+        (b"x", ("Content-Encoding: gzip, gzip, gzip, gzip, gzip",), "body()", 400, "5 content codings on top of each other"),
     ],
 )
 def test_a_body_that_is_not_what_it_says(
@@ -467,7 +469,7 @@ def test_a_body_that_is_not_what_it_says(
     ("coding", "body"),
     [
         ("gzip", gzip.compress(b"hello")),
-        ("X-GZIP", gzip.compress(b"hel") + gzip.compress(b"lo")),
+        ("X-GZIP", gzip.compress(b"hel") + gzip.compress(b"") * 4000 + gzip.compress(b"lo")),
         ("deflate", zlib.compress(b"hello")),
         ("deflate", zlib.compress(b"hello")[2:-4]),
         ("deflate, gzip", gzip.compress(zlib.compress(b"hello"))),
@@ -780,7 +782,7 @@ def test_a_client_that_leaves_is_known_to_the_log_with_its_verdict(house: House,
             ended.append((facts["verdict"], facts["ended"]))
 
     proxy = ScriptedProxy(house, script, SEEN)
-    log = AccessLog(proxy.outer, Lines(), "json")  # type: ignore[arg-type]
+    log = AccessLog(proxy.outer, Lines(), json=True)  # type: ignore[arg-type]
     client = house.serve(log, access_log=log).connect()
     client.send(proxy.get("/x"))
     proxy.asked()
