@@ -203,20 +203,27 @@ class Message:
         pieces: list[bytes] = []
         size = 0
         try:
-            decoder = decoder_for(self._fields().get(b"content-encoding") or b"")
-            if decoder is None:
-                return data
-            for start in range(0, len(data), FEED):
-                decoder.feed(data[start : start + FEED])
-                while piece := decoder.read(limit + 1 - size):
-                    pieces.append(piece)
-                    size += len(piece)
-                    if size > limit:
-                        raise BodyError(f"the body decodes to more than {limit} bytes", self._too_large)
-            decoder.finish()
+            for piece in _decoded(data, self._fields().get(b"content-encoding") or b""):
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    raise BodyError(f"the body decodes to more than {limit} bytes", self._too_large)
         except ContentError as error:
             raise BodyError(f"the body cannot be decoded: {error.reason}", self._failure) from None
         return b"".join(pieces)
+
+
+def _decoded(data: bytes, content_encoding: bytes) -> Iterator[bytes]:
+    """In pieces. Raises ContentError."""
+    decoder = decoder_for(content_encoding)
+    if decoder is None:
+        yield data
+        return
+    for start in range(0, len(data), FEED):
+        decoder.feed(data[start : start + FEED])
+        while piece := decoder.read(FEED):
+            yield piece
+    decoder.finish()
 
 
 def encoded(content: Content) -> tuple[bytes, str]:
