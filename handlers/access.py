@@ -145,7 +145,7 @@ def _is_for(client: Address | None, networks: tuple[Network, ...] | None) -> boo
 
 
 class AccessControl:
-    """Lets through what the rules allow, and answers 403 to the rest. What no rule decides is the opposite of the last one."""
+    """Lets through what the rules allow, 403 to the rest. What no rule decides is the opposite of the last one."""
 
     def __init__(self, handler: Handler, rules: Sequence[Rule]) -> None:
         self._handler = handler

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from handlers import passwords
 from handlers.client_limits import Buckets, client_of, refuse_for_now
-from handlers.users_file import CONTROL, CREDENTIALS_BYTES, LOG2_N, Entry, P, R, normal
+from handlers.users_file import CONTROL, CREDENTIALS_BYTES, USUAL, Entry, normal
 from reactor.exchange import Exchange, Handler, error_page
 from reactor.helpers import HelperPool, Job, helper_command
 from reactor.loop import Reactor
@@ -82,8 +82,7 @@ class PasswordChecker:
         for key, (name, _) in list(self._remembered.items()):
             if users.get(name) != before.get(name):
                 del self._remembered[key]
-        usual = Entry(1 << LOG2_N, R, P, b"", b"")
-        dearest = max(users.values(), key=lambda entry: entry.n * entry.r * entry.p, default=usual)
+        dearest = max(users.values(), key=lambda entry: entry.n * entry.r * entry.p, default=USUAL)
         self._nobody = dearest._replace(salt=secrets.token_bytes(16), digest=secrets.token_bytes(32))
 
     def key_of(self, value: bytes) -> bytes:

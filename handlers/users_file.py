@@ -40,6 +40,9 @@ class Entry(NamedTuple):
     digest: bytes
 
 
+USUAL = Entry(1 << LOG2_N, R, P, b"", b"")
+
+
 def parse_users_file(text: str) -> dict[str, Entry]:
     """Name → hash. Raises ConfigError, which names line and column, and never what stands behind the colon."""
     users: dict[str, Entry] = {}

@@ -177,7 +177,7 @@ NOSNIFF = (b"X-Content-Type-Options", b"nosniff")  # a browser takes our page fo
 
 
 def error_page(status: int, reason: str, *fields: tuple[bytes, bytes]) -> tuple[Head, bytes]:
-    """A short text body that says what is wrong, for answers that no handler of the user's makes, and these fields with it."""
+    """A short text body that says what is wrong, with these fields, for answers that no handler of the user's makes."""
     title = REASONS.get(status, b"Error").decode("ascii")
     body = f"{status} {title}: {reason}\n".encode("utf-8", "backslashreplace")
     return Head(status, [(b"Content-Type", b"text/plain; charset=utf-8"), *fields]), body

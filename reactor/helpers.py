@@ -72,7 +72,7 @@ class Job:
         raise NotImplementedError(f"{type(self).__name__} does not say what an answer means")
 
     def given_up(self, reason: str, status: int) -> None:
-        """No answer: 503 none of us was free, or nobody waits for one, 504 none came in time, 502 two helpers failed over it."""
+        """No answer: 503 none was free, or nobody waits, 504 none came in time, 502 two helpers failed over it."""
         raise NotImplementedError(f"{type(self).__name__} does not say what no answer means")
 
     def cancel_timer(self) -> None:
