@@ -104,7 +104,7 @@ class ServerConnection:
     def __init__(self, server: Server, sock: socket.socket, peer: str) -> None:
         self.server = server
         self.reactor = server.reactor
-        self.parser = RequestParser()
+        self.parser = RequestParser(tells_ends=False)
         self.peer = peer
         self.state = "idle"
         self.exchange: ServerExchange | None = None
@@ -132,7 +132,10 @@ class ServerConnection:
 
     def data_received(self, data: bytes) -> None:
         parser = self.parser
-        parser.feed(data)
+        if parser._data:
+            parser.feed(data)
+        else:
+            parser._data = data
         if self.exchange is None:
             self._advance()
         elif self._body is not None and self._body.waiting:
@@ -244,7 +247,6 @@ class ServerConnection:
         self.requests_left -= 1
         self._keep_alive = keep_alive = request.keep_alive and self.requests_left != 0
         if request.length == 0:
-            parser.skip_end()
             body: Body = b""
             self._plain = keep_alive and request.version == 11 and request.method == b"GET" and request.upgrade is None
         else:
