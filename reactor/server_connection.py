@@ -408,7 +408,7 @@ class ServerConnection:
             end = b"Content-Length: %d\r\n%b" % (length, end)
         if b"date" not in index:  # RFC 9110 section 6.6.1
             end = b"Date: %b\r\n%b" % (format_date(self.reactor.wall), end)
-        return b"%b%b%b" % (status_line(head.status, head.reason), fields.wire(), end)
+        return status_line(head.status, head.reason) + fields.wire() + end
 
     def _send_source(self, exchange: ServerExchange, head: Head, source: Source, wire: bytes | None) -> None:
         length = source.length

@@ -235,13 +235,13 @@ def _cut_out(block: bytes) -> tuple[bytes, bytes | None, bytes | None]:
         cookie, _, rest = rest.partition(CRLF)
         if not rest or cookie.translate(FIELD_TABLE).strip(OWS) != cookie:
             return _ODD
-        block = b"%b\r\n%b" % (before, rest)
+        block = before + CRLF + rest
     before, found, rest = block.rpartition(b"\r\nReferer: ")
     if found:
         referer, _, rest = rest.partition(CRLF)
         if not rest or referer.translate(FIELD_TABLE).strip(OWS) != referer:
             return _ODD
-        block = b"%b\r\n%b" % (before, rest)
+        block = before + CRLF + rest
     return block, cookie, referer
 
 
