@@ -49,6 +49,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/connector.py",
         "reactor/resolver.py",
         "reactor/helpers.py",
+        "reactor/helper_process.py",
         "reactor/lookup.py",
         "reactor/tls.py",
     ),
