@@ -51,6 +51,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/helpers.py",
         "reactor/lookup.py",
         "reactor/tls.py",
+        "reactor/tls_stream.py",
+        "reactor/records.py",
     ),
     0: (
         "reactor/addresses.py",
