@@ -38,6 +38,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/client_connection.py",
         "reactor/proxied.py",
         "reactor/relay.py",
+        "reactor/splicing.py",
         "cache/fill.py",
         "cache/stores/*.py",
     ),
