@@ -20,8 +20,8 @@ from handlers import (
     config_file,
     fetch,
     fetch_command,
+    listing,
     script,
-    static,
     traffic,
     users,
 )
@@ -95,7 +95,7 @@ def kib(number: int) -> str:
         ("a `path=/REGEX/` rule", f"{kib(access.REGEX_BYTES)}, {access.REGEX_SECONDS * 1000:g} ms"),
         ("a file of rules or users", kib(config_file.FILE_BYTES)),
         ("ranges of one request", f"{MAX_RANGES}"),
-        ("names in one listing", f"{static.LISTED}"),
+        ("names in one listing", f"{listing.LISTED}"),
         ("client: redirects, interim", f"{fetch_command.MAX_REDIRECTS} (`fetch`: {client.REDIRECTS}), {LIMITS.interim}"),
         ("client: a body held whole", kib(fetch.MAX_BODY)),
         ("client: Retry-After", f"{client.RETRY_MOST:g} s"),
