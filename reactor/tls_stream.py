@@ -23,7 +23,6 @@ import ssl
 from collections.abc import Callable
 
 from reactor.errors import BodyCutShort, ReactorError
-from reactor.loop import Reactor
 from reactor.records import RECORD_BYTES, Records
 from reactor.stream import HIGH_WATER, LOW_WATER, Stream, StreamOwner, _FileRange
 
