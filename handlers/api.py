@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from handlers import builtin
 from handlers.calls import BodyReader, Call, Endpoint, Receive, ReceiveFile, problem_of
 from handlers.cors import Cors
-from handlers.pages import KNOWN_METHODS
+from handlers.pages import method_refused
 from handlers.responses import (
     PENDING,
     Channel,
@@ -152,11 +152,8 @@ class Api:
     def _other_method(self, exchange: Exchange, method: bytes, allow: bytes) -> None:
         if method == b"OPTIONS":
             self._send(exchange, Head(204, [(b"Allow", allow)]), b"")
-        elif method in KNOWN_METHODS:
-            detail = f"{method.decode('ascii')} is not allowed here, only {allow.decode('ascii')}."
-            self._answer_problem(exchange, Problem(405, detail, [(b"Allow", allow)]))
         else:
-            self._answer_problem(exchange, Problem(501, f"The method {method.decode('ascii')} is not known here."))
+            self._answer_problem(exchange, Problem(*method_refused(method, allow)))
 
     def _begin(self, exchange: Exchange, endpoint: Endpoint, params: dict[str, Any]) -> None:
         self.requests += 1
@@ -178,7 +175,7 @@ class Api:
             value = endpoint.function(call, **{name: params[name] for name in endpoint.names})
         except Problem as problem:
             value = problem.response()
-        self._answer(call.exchange, value)
+        self.answer(call.exchange, value)
 
     def _run_without(self, exchange: Exchange, endpoint: Endpoint, params: dict[str, Any]) -> None:
         """A function that does not take the call: where its body is there too, none is made."""
@@ -189,14 +186,12 @@ class Api:
                 value = endpoint.function()
         except Problem as problem:
             value = problem.response()
-        self._answer(exchange, value)
+        self.answer(exchange, value)
 
     # Answers.
 
-    def answer(self, call: Call, value: Any) -> None:
-        self._answer(call.exchange, value)
-
-    def _answer(self, exchange: Exchange, value: Any) -> None:
+    def answer(self, exchange: Exchange, value: Any) -> None:
+        """What a function returned, or would have."""
         kind = type(value)
         if (kind is dict or kind is list) and self._cors is None:
             body: Body = encode_json(value)
@@ -207,7 +202,7 @@ class Api:
             self._send(exchange, head, body)
 
     def _answer_problem(self, exchange: Exchange, problem: Problem) -> None:
-        self._answer(exchange, problem.response())
+        self.answer(exchange, problem.response())
 
     def _send(self, exchange: Exchange, head: Head, body: Body) -> None:
         self.answers[head.status // 100] += 1

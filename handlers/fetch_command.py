@@ -277,7 +277,7 @@ class Fetch(Watcher):
         if self._download is not None:
             return
         if not self.options.outputs and self._out.isatty():
-            self._screen = Screen(self._show, wants_colour(True))
+            self._screen = Screen(self._show, wants_colour())
         for head in self._heads:
             if self._screen is None:
                 self._write(head)

@@ -26,7 +26,7 @@ class Notices:
     def head(self, mark: str, head: bytes) -> None:
         """The lines of a head, each behind `mark`."""
         if self._err.isatty():
-            self._tell(shown_head(head, mark, wants_colour(True)))
+            self._tell(shown_head(head, mark, wants_colour()))
         else:
             self._tell(b"".join(mark.encode() + line + b"\n" for line in head.split(b"\r\n")[:-1]))
 

@@ -20,7 +20,7 @@ PROBLEM = b"application/problem+json"  # RFC 9457
 # Neither scripts nor anything from elsewhere, so that a hostile file name stays a name.
 _POLICY = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 
-KNOWN_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))
+_KNOWN_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))
 
 _STYLE = """\
 :root{color-scheme:light dark;--ink:#1c2024;--soft:#68717a;--line:#e4e7ea;--back:#fff;--tint:#f5f7f9;--link:#0b62c4;
@@ -112,15 +112,12 @@ def _preferred(exchange: Exchange, offered: Sequence[bytes]) -> bytes:
     return best_type(None if exchange.request is None else exchange.request.fields.get(b"accept"), offered)
 
 
-def respond_method_not_allowed(exchange: Exchange, allowed: Sequence[bytes]) -> None:
+def method_refused(method: bytes, allow: bytes) -> tuple[int, str, list[tuple[bytes, bytes]]]:
     """405 with Allow where the method is a known one, 501 where nobody here knows it (RFC 9110 section 9.1)."""
-    method: bytes = exchange.request.method
-    if method not in KNOWN_METHODS:
-        respond_error(exchange, 501, f"The method {method.decode('latin-1')} is not known here.")
-        return
-    allow = b", ".join(allowed)
-    detail = f"{method.decode('ascii')} is not allowed here, only {allow.decode('ascii')}."
-    respond_error(exchange, 405, detail, [(b"Allow", allow)])
+    if method in _KNOWN_METHODS:
+        detail = f"{method.decode('ascii')} is not allowed here, only {allow.decode('ascii')}."
+        return 405, detail, [(b"Allow", allow)]
+    return 501, f"The method {method.decode('ascii')} is not known here.", []
 
 
 def respond_options(exchange: Exchange, allowed: Sequence[bytes]) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from handlers.beneath import Opened, Root, Walk
 from handlers.listing import respond_listing
 from handlers.media_types import media_type
-from handlers.pages import respond_error, respond_method_not_allowed, respond_options, respond_redirect
+from handlers.pages import method_refused, respond_error, respond_options, respond_redirect
 from handlers.remembered import File, Remembered, Resource
 from reactor.errors import ProtocolError
 from reactor.exchange import Body, Exchange, Head
@@ -31,8 +31,6 @@ _ALLOWED = (b"GET", b"HEAD", b"OPTIONS")
 
 INDEX = ("index.html",)  # names tried for a directory
 
-MaxAge = int | Sequence[tuple[str, int]] | None
-
 # What a failed open means to the client. Anything else (EIO and its like) is raised: 500.
 _STATUS = {
     errno.ENOENT: 404, errno.ENOTDIR: 404, errno.ENAMETOOLONG: 404, errno.ELOOP: 404, errno.EINVAL: 404, errno.ENXIO: 404,
@@ -44,9 +42,8 @@ class Static:
     """Answers GET and HEAD with the files beneath `root`.
 
     `mount` is the path that the root stands for; `index` the names tried for a directory; `max_age` seconds for
-    Cache-Control, for everything or as (glob, seconds) pairs of which the first that matches counts (a glob with a slash
-    is for the whole path, one without for the name, an empty one for everything). Raises ConfigError where `root` is no
-    directory.
+    Cache-Control, as (glob, seconds) pairs of which the first that matches counts (a glob with a slash is for the whole
+    path, one without for the name, an empty one for everything). Raises ConfigError where `root` is no directory.
     """
 
     def __init__(
@@ -58,15 +55,13 @@ class Static:
         listing: bool = False,
         follow_symlinks: bool = False,
         dot_files: bool = False,
-        precompressed: bool = True,
-        max_age: MaxAge = None,
+        max_age: Sequence[tuple[str, int]] = (),
     ) -> None:
         self._root = Root(root, follow_symlinks)
         self._mount = mount.rstrip(b"/")
         self._index = [os.fsencode(name) for name in index]
         self._listing = listing
         self._dot_files = dot_files
-        self._codings = CODINGS if precompressed else ()
         self._max_age = max_age
         self._known = Remembered()
 
@@ -82,7 +77,7 @@ class Static:
             if method == b"OPTIONS":
                 respond_options(exchange, _ALLOWED)
             else:
-                respond_method_not_allowed(exchange, _ALLOWED)
+                respond_error(exchange, *method_refused(method, b", ".join(_ALLOWED)))
             return
         resource = self._known.get(request.path)
         if resource is None or not resource.since <= exchange.reactor.wall < resource.until:
@@ -236,7 +231,7 @@ class Static:
     def _neighbours(self, walk: Walk, found: Opened, before: list[File], wall: float) -> list[File]:
         """The precompressed files beside it. One that is older than what it was made from is out of date."""
         coded = []
-        for ending, coding in self._codings:
+        for ending, coding in CODINGS:
             try:
                 beside = walk.sibling(found.name + ending)
             except OSError:
@@ -255,8 +250,6 @@ class Static:
         return fields
 
     def _seconds_fresh(self, names: list[bytes]) -> int | None:
-        if self._max_age is None or isinstance(self._max_age, int):
-            return self._max_age
         path = b"/".join([self._mount[1:], *names] if self._mount else names).decode("utf-8", "surrogateescape")
         for pattern, seconds in self._max_age:
             if not pattern or fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern.removeprefix("/")):
