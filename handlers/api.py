@@ -22,19 +22,9 @@ from typing import Any, TypeVar
 from handlers import builtin
 from handlers.calls import BodyReader, Call, Endpoint, Receive, ReceiveFile, problem_of
 from handlers.cors import Cors
+from handlers.event_streams import Channel, Event, event_stream
 from handlers.pages import method_refused
-from handlers.responses import (
-    PENDING,
-    Channel,
-    Event,
-    JsonHeads,
-    Pause,
-    Problem,
-    Response,
-    encode_json,
-    event_stream,
-    render,
-)
+from handlers.responses import PENDING, JsonHeads, Pause, Problem, Response, encode_json, render
 from handlers.routes import Route, Routes
 from reactor.errors import ProtocolError
 from reactor.exchange import Body, Exchange, Head

@@ -23,9 +23,6 @@ ReceiveFile = Callable[["Call", Part, bytes], object]
 class Application(Protocol):
     """What a call belongs to: the Api."""
 
-    requests: int
-    answers: list[int]
-
     def run(self, call: Call) -> None:
         """The body is there: call the function and answer what it returns."""
 
