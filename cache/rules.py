@@ -34,6 +34,9 @@ UNKNOWN_LENGTH: Final = 2**62  # stands for a complete length nobody told: beyon
 FieldPairs = tuple[tuple[bytes, bytes], ...]
 
 
+_new = object.__new__  # makes a Hit without the call of an __init__
+
+
 # The verdicts.
 
 
@@ -143,7 +146,9 @@ def lookup(request: Request, entries: Sequence[Entry], now: float, policy: Polic
         if entry is not None and entry.plain and now < entry.fresh_until:
             names = entry.vary
             if not names or secondary_key(names, request.fields) == entry.secondary:
-                return Hit(entry)
+                hit = _new(Hit)
+                hit.entry, hit.special = entry, False
+                return hit
     if request.method not in (b"GET", b"HEAD"):
         return Pass("method", "only GET and HEAD are answered from the store", "RFC 9111 section 4")
     control = request_control(request.fields)
