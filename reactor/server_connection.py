@@ -78,6 +78,8 @@ class ServerExchange(Exchange):
         except Exception:  # a head that cannot be written: nobody else knows of the body
             if isinstance(body, Source):
                 body.close()
+            elif type(body) is not bytes:
+                raise TypeError(f"a body is bytes or a Source, not {type(body).__name__}") from None
             raise
 
     def _inform(self, head: Head) -> None:

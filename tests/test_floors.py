@@ -38,6 +38,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/client_connection.py",
         "reactor/proxied.py",
         "reactor/relay.py",
+        "reactor/splicing.py",
         "cache/fill.py",
         "cache/stores/*.py",
     ),
@@ -52,6 +53,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reactor/helper_process.py",
         "reactor/lookup.py",
         "reactor/tls.py",
+        "reactor/tls_stream.py",
+        "reactor/records.py",
     ),
     0: (
         "reactor/addresses.py",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.api import PENDING, Api, Call, Channel, Event, Pause, Problem, Response, event_stream
-from handlers.responses import CHANNEL_BYTES
+from handlers.event_streams import CHANNEL_BYTES
 from reactor.errors import BodyCutShort, ProtocolError
 from reactor.exchange import BytesSource, Source
 from reactor.http.forms import Part

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reactor.loop import Reactor
-from reactor.relay import KEPT_PIPES, SPLICE_BYTES, Pipe, Pipes, Relay
+from reactor.relay import Relay
+from reactor.splicing import KEPT_PIPES, SPLICE_BYTES, Pipe, Pipes
 from reactor.stream import HIGH_WATER, LARGE_READ, Stream
 
 IDLE = 30.0
