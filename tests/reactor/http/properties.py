@@ -168,9 +168,9 @@ def next_said(parser: Parser, as_connections_do: bool) -> list[object]:
         return [EndOfMessage, event.trailers]
     if not isinstance(event, Request | Response):
         return [event]
-    said: list[object] = described(event, b"", None)
     fields = event.fields
-    said += [sorted(fields.index.items()), fields.wire(), fields.states_terms(), len(fields), fields.copy().lines, fields.lines]
+    said: list[object] = [sorted(fields.index.items()), fields.states_terms(), len(fields), fields.wire(), fields.copy().lines]
+    said += [*described(event, b"", None), fields.lines, list(fields.index.items())]
     if as_connections_do and isinstance(parser, ResponseParser):
         said.append(parser.take_whole())
     elif as_connections_do and event.length == 0:

@@ -89,6 +89,22 @@ def test_every_response_to_every_method(method):
         compare(method, b"\r\n".join([start, *block]) + b"\r\n\r\nhello" + b"\r\n".join([start, *block]) + b"\r\n\r\n")
 
 
+def test_what_one_head_has_is_not_what_the_next_one_has():
+    teach()
+    some: list[list[bytes]] = [[], [b"Cookie: a=b"], [b"Referer: c"], [b"Cookie: d", b"Referer: e"], [b"Referer: ", b"Cookie: "]]
+    for block in REQUEST_BLOCKS[:3]:
+        for heads in product(some, repeat=3):
+            data = b"".join(b"\r\n".join([REQUEST_STARTS[0], *lines, *block]) + b"\r\n\r\n" for lines in heads)
+            compare(None, data)
+
+
+def test_interim_responses_are_counted_anew_behind_each_final_one():
+    teach()
+    final = b"\r\n".join([RESPONSE_STARTS[0], *RESPONSE_BLOCKS[0]]) + b"\r\n\r\nhello"
+    for number in (LIMITS.interim, LIMITS.interim + 1):
+        compare(b"GET", (b"HTTP/1.1 103 a\r\n\r\n" * LIMITS.interim + final) * 2 + b"HTTP/1.1 103 a\r\n\r\n" * number + final)
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_any_of_that_together(side):
     method = SIDES[side][0]
