@@ -329,6 +329,22 @@ def test_a_client_that_was_not_read_for_a_while_is_read_again(house: House) -> N
     assert scene.peer.answer().body == ANSWER
 
 
+def test_an_early_answer_to_a_client_that_was_not_read_for_a_while(house: House) -> None:
+    """The body behind it, of which nothing has come yet, is read away."""
+    scene = Scene(house, replace(LIMITS, read_ahead=10))
+    scene.ask()
+    scene.ask(POST_5)
+    assert not scene.connection.stream.reading
+    scene.at_once = True
+    scene.answering()
+    for _ in range(2):
+        assert scene.peer.answer().body == ANSWER
+    assert (scene.connection.state, scene.connection.stream.reading) == ("draining", True)
+    scene.ask(b"hello" + GET)
+    assert scene.peer.answer().body == ANSWER
+    assert scene.ends() == [None] * 3
+
+
 # A full kernel.
 
 
@@ -401,7 +417,10 @@ def test_a_pipeline_of_about_a_turns_requests(house: House, number: int, last: s
     handling = Handling(answer)
     served = house.serve(handling, replace(LIMITS, read_ahead=200))
     peer = served.connect()
-    behind = {"half a request": GET[:7], "nonsense": b"nonsense\r\n\r\n", "a body": POST_5 + b"hello", "held": GET.replace(b"/ ", b"/held ", 1)}
+    behind = {
+        "half a request": GET[:7], "nonsense": b"nonsense\r\n\r\n", "a body": POST_5 + b"hello",
+        "held": GET.replace(b"/ ", b"/held ", 1),
+    }  # fmt: skip
     peer.sock.send(GET * number + behind.get(last, b""))
     if last == "end of input":
         peer.sock.shutdown(socket.SHUT_WR)

@@ -683,7 +683,7 @@ def test_a_file_that_left_with_its_head_is_not_asked_for(scene: Scene, file: int
     assert scene.read() == b"head," + MUCH[:100]
 
 
-def test_a_file_is_asked_for_before_what_may_be_its_last_bytes(scene: Scene, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_asked_for_before_its_last_bytes(scene: Scene, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "TURN_BYTES", 10)
     asked: list[int] = []
 

@@ -169,8 +169,8 @@ def next_said(parser: Parser, as_connections_do: bool) -> list[object]:
     if not isinstance(event, Request | Response):
         return [event]
     fields = event.fields
-    said: list[object] = [sorted(fields.index.items()), fields.states_terms(), len(fields), fields.wire(), fields.copy().lines]
-    said += [*described(event, b"", None), fields.lines, list(fields.index.items())]
+    said: list[object] = [sorted(fields.index.items()), fields.states_terms(), len(fields), fields.wire()]
+    said += [fields.copy().lines, *described(event, b"", None), fields.lines, list(fields.index.items())]
     if as_connections_do and isinstance(parser, ResponseParser):
         said.append(parser.take_whole())
     elif as_connections_do and event.length == 0:
