@@ -54,9 +54,9 @@ class Rendered:
         self.body = content.whole()
         lead = status_line(entry.status, entry.reason) + entry.fields.wire()
         self._size = len(lead)
-        length = entry.length if entry.method == b"HEAD" else content.size
-        # RFC 9110 section 8.6: a 204 has no length to tell, and a HEAD's answer need not tell it.
-        self._length = b"" if entry.status == 204 or length is None else b"Content-Length: %d\r\n" % length
+        # RFC 9110 section 8.6: a 204 has no length to tell; where the answer to a HEAD told one, it is among its fields.
+        bodyless = entry.status == 204 or entry.method == b"HEAD"
+        self._length = b"" if bodyless else b"Content-Length: %d\r\n" % content.size
         self._write(entry, now, cache_status, lead)
 
     def renew(self, entry: Entry, now: float, cache_status: bytes) -> None:

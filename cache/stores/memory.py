@@ -203,8 +203,7 @@ class Writer:
         """The body is whole: the entry can be found from now on."""
         assert self._open
         self._open = False
-        if self._entry.method != b"HEAD":
-            self._entry.length = self.content.size
+        self._entry.length = self.content.size
         self._store.put(self._key, self._entry, self.content)
         return self._entry
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from cache.fill import LITTLE, STALL
 from cache.policy import DEFAULT_POLICY, OperatorRule, Policy
 from cache.stores.memory import SPILL, MemoryStore
-from handlers.caching import FETCHES_PER_KEY, HIT_FOR_MISS_KEYS, HIT_FOR_MISS_SECONDS, VALIDATED_KEYS, Caching
+from handlers.caching import FETCHES_PER_KEY, VALIDATED_KEYS, Caching
+from handlers.hit_for_miss import HIT_FOR_MISS_KEYS, HIT_FOR_MISS_SECONDS, ONCE
 from handlers.responses import IteratorSource
 from reactor.exchange import BytesSource, Exchange, FileSource, Head
 from reactor.http.dates import format_date
@@ -72,7 +73,7 @@ def at_rest(proxy: Proxy) -> None:
         peer.sock.close()
     proxy.house.turns(30)
     proxy.house.pass_time(120.0)
-    assert not proxy.caching.fetches and not proxy.caching._apart
+    assert not proxy.caching.fetches and not proxy.caching.apart
     memory = getattr(proxy.caching.store, "store", proxy.caching.store)
     assert memory.used == sum(content.charged for content in contents(memory))
     assert all(content._users == 1 for content in contents(memory))
@@ -521,7 +522,7 @@ def test_where_nothing_is_stored_a_condition_is_for_the_origin(proxy: Proxy, con
     asked.begin(TAGGED, FRESH, status="304 Not Modified")
     answer = client.answer()
     assert (answer.status, cached(answer), answer.fields[b"etag"]) == (304, "fwd=uri-miss", b'"one"')
-    assert len(proxy.caching.store) == 0 and not proxy.caching._unstorable
+    assert len(proxy.caching.store) == 0 and not proxy.caching.unstorable
     again = proxy.ask("/", condition)  # it is asked for more than once: the whole is fetched
     asked = proxy.asked()
     assert name.lower().encode() not in asked.fields
@@ -1193,7 +1194,7 @@ def test_behind_it_may_fail_and_nobody_minds(house: House, make_proxy: Callable[
         asked.peer.offer(bytes(200_000))
         ended(asked.peer)
     house.turns()
-    assert not proxy.caching.fetches and not proxy.caching._apart
+    assert not proxy.caching.fetches and not proxy.caching.apart
     client.expect_silence()
     if how != "unstorable":
         assert hit(proxy).body == b"hello"
@@ -1570,9 +1571,9 @@ def test_what_one_client_brought_upon_itself_keeps_nothing_out_of_the_store(hous
 
 def test_not_everything_is_remembered(house: House, proxy: Proxy) -> None:
     for n in range(HIT_FOR_MISS_KEYS + 10):
-        proxy.caching.mark_unstorable(b"http://a/%d" % n)
-    assert len(proxy.caching._unstorable) == HIT_FOR_MISS_KEYS
-    assert b"http://a/9" not in proxy.caching._unstorable and b"http://a/10" in proxy.caching._unstorable
+        proxy.caching.unstorable.add(b"http://a/%d" % n, ONCE)
+    assert len(proxy.caching.unstorable) == HIT_FOR_MISS_KEYS
+    assert b"http://a/9" not in proxy.caching.unstorable and b"http://a/10" in proxy.caching.unstorable
 
 
 def test_a_reload_may_store_what_was_not_storable(proxy: Proxy) -> None:
@@ -1642,7 +1643,7 @@ def test_who_sends_credentials_asks_for_itself(proxy: Proxy) -> None:
 
 def test_what_an_authorized_request_brings_says_nothing_of_others(proxy: Proxy) -> None:
     fetch(proxy, b"for one", FRESH, asking=("Authorization: Basic eDp5",))
-    assert not proxy.caching._unstorable
+    assert not proxy.caching.unstorable
     fetch(proxy, b"for all", FRESH)
     assert hit(proxy).body == b"for all"
     assert hit(proxy, "/", "Authorization: Basic eDp5").body == b"for all"
@@ -1658,7 +1659,7 @@ def test_what_a_request_forbids_to_store_is_not_shared_either(proxy: Proxy) -> N
     for asked in [proxy.asked() for _ in range(2)]:
         asked.answer(b"x", FRESH)
     assert [client.answer().body for client in clients] == [b"x"] * 2
-    assert len(proxy.caching.store) == 0 and not proxy.caching._unstorable
+    assert len(proxy.caching.store) == 0 and not proxy.caching.unstorable
 
 
 # Vary.
@@ -1876,7 +1877,7 @@ def test_what_is_on_its_way_as_something_changes_is_shared_with_nobody_more(hous
     newer.answer(b"new", FRESH)
     assert [client.answer().body for client in (clients[1], late)] == [b"new"] * 2
     assert hit(proxy).body == b"new"
-    assert not proxy.caching._unstorable
+    assert not proxy.caching.unstorable
 
 
 def test_what_is_arriving_as_something_changes_is_validated_before_it_is_used(house: House, proxy: Proxy) -> None:
@@ -2486,7 +2487,7 @@ def test_whatever_happens_everybody_is_answered_and_with_their_own(steps: list[t
             peer.sock.close()
         house.turns(20)
         house.pass_time(200.0)
-        assert not proxy.caching.fetches and not proxy.caching._apart
+        assert not proxy.caching.fetches and not proxy.caching.apart
         assert memory.used == sum(content.charged for content in contents(memory))
         house.close()
     finally:
