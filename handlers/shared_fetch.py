@@ -1,15 +1,20 @@
 """One request to the handler behind the cache, and the exchanges that wait for its answer.
 
-    state of a fetch    on                                       → state
-    waiting             another exchange for the key             → waiting    (it waits too)
-    waiting             a head that may be stored                → filling    (each whom it may answer reads one Fill)
-    waiting             a head that may not                      → over       (who asked gets it, the others go on alone)
-    waiting             304 to a validation                      → over       (each whom it may answer gets it, freshened)
-    waiting             304 to the client's own condition        → over       (who asked gets it; nobody else could wait)
-    waiting             the handler's own failure                → over       (all get it, or what is stale)
-    waiting             the last one waiting leaves              → over       (it is aborted, unless nobody asked for it)
-    filling             another exchange, and the entry suits it → filling    (it reads too)
-    filling             the Fill is over                         → over
+    state of a fetch    on                                        → state
+    waiting             another exchange for the key              → waiting    (it waits too)
+    waiting             a whole answer that may be stored         → over       (each whom it may answer gets it)
+    waiting             the head of one whose body is to come     → filling    (each whom it may answer reads one Fill)
+    waiting             what may not be stored                    → over       (who asked gets it, the others ask anew)
+    waiting             304 to a validation                       → over       (each whom it may answer gets it, freshened)
+    waiting             304 to the client's own condition         → over       (who asked gets it, the others ask anew)
+    waiting             304, or a rest, that fits nothing stored  → waiting    (asked again, without conditions)
+    waiting             an error, to a validation                 → over       (all get what is stale, where it may answer)
+    waiting             the handler's own failure                 → over       (all get it, or what is stale)
+    waiting             the handler gives up                      → over       (all are aborted)
+    waiting             the last one waiting leaves               → over       (it is aborted, unless nobody asked for it)
+    filling             another exchange, and the entry suits it  → filling    (it reads too)
+    filling             the Fill is over                          → over
+    waiting, filling    an unsafe request, or its group, taints   → the same   (nobody can join; not stored, or to be validated)
 """
 
 from __future__ import annotations

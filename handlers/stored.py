@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cache.answering import answer, not_modified_fields
 from cache.entry import Entry
+from cache.rules import CONDITIONS
 from cache.stores.memory import Content, ContentSource
 from reactor.exchange import Body, Exchange, Head, Source, error_page
 from reactor.http.fields import Fields
@@ -14,9 +15,6 @@ from reactor.http.parser import Request
 from reactor.http.ranges import Range, content_range, multipart, unsatisfied_range
 from reactor.http.writer import status_line
 from reactor.sources import ChainSource
-
-# What a request asks for itself: conditions and ranges, which are looked at once a whole response is there.
-_CONDITIONS = frozenset((b"if-none-match", b"if-modified-since", b"range"))
 
 
 class StoredHead(Head):
@@ -130,7 +128,7 @@ def _answer_part(
 
 
 def is_special(request: Request) -> bool:
-    return not request.fields.index.keys().isdisjoint(_CONDITIONS)
+    return not request.fields.index.keys().isdisjoint(CONDITIONS)
 
 
 def has_it(exchange: Exchange, entry: Entry) -> bool:

@@ -2024,6 +2024,49 @@ def test_a_handler_that_gives_up_a_post(house: House, make_store: MakeStore) -> 
     ended(client)
 
 
+@pytest.mark.parametrize("asking", ["PUT", "POST", "group"])
+@pytest.mark.parametrize("arriving", [True, False])
+def test_a_posts_answer_that_is_old_before_it_is_whole_is_not_stored(
+    house: House, proxy: Proxy, asking: str, arriving: bool
+) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/", "Content-Length: 0"))
+    asked = proxy.asked()
+    lines = (*POSTED, 'Cache-Groups: "red"', "Content-Length: 5")
+    if arriving:
+        asked.begin(*lines, first=b"he")
+        client.head()
+        client.expect(b"he")
+    if asking == "group":
+        invalidate_group(proxy, "red")
+    else:
+        other = proxy.connect()
+        other.send(proxy.request(asking, "/", "Content-Length: 0"))
+        proxy.asked().answer(b"")
+        assert other.answer().status == 200
+    if arriving:
+        asked.peer.send(b"llo")
+        client.expect(b"llo")
+    else:
+        asked.begin(*lines, first=b"hello")
+        assert cached(client.answer()) == "fwd=method"
+    house.turns()
+    assert len(proxy.caching.store) == 0
+    again = proxy.ask()
+    proxy.asked().answer(b"new", FRESH)
+    assert again.answer().body == b"new"
+
+
+def test_a_post_on_its_way_keeps_nothing_from_being_validated_behind(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=60")
+    for method in ("POST", "HEAD"):
+        client = proxy.connect()
+        client.send(proxy.request(method, "/", "Content-Length: 0", "Cache-Control: no-cache"))
+        assert proxy.asked().method == method.encode()
+    assert proxy.ask().answer().body == b"hello"
+    assert proxy.asked().fields[b"if-none-match"] == b'"one"'
+
+
 def test_what_comes_late_does_not_take_the_place_of_what_is_newer(house: House, proxy: Proxy) -> None:
     client = proxy.ask()
     asked = proxy.asked()
@@ -2061,12 +2104,145 @@ def test_head_is_forwarded_where_nothing_is_stored(proxy: Proxy) -> None:
     assert [content.size for content in contents(proxy.caching.store)] == [5], "the whole takes its place"
 
 
+@pytest.mark.parametrize("kind", ["bytes", "streamed", "told"])
+def test_a_head_of_our_own_handler_keeps_its_length(house: House, make_store: MakeStore, kind: str) -> None:
+    def answer(exchange: Exchange) -> None:
+        head = Head(200, [(b"Cache-Control", b"max-age=60"), *([(b"Content-Length", b"5")] if kind == "told" else [])])
+        exchange.respond(head, {"bytes": b"hello", "streamed": BytesSource(b"hello"), "told": b""}[kind])
+
+    handling = Handling(answer)
+    served = house.serve(Caching(house.reactor, handling, make_store()))
+    for version, line, did in (
+        ("1.1", "X: 1", "fwd=uri-miss; stored; ttl=60"), ("1.1", "X: 1", "hit; ttl=60"),
+        ("1.1", "Connection: close", "hit; ttl=60"), ("1.0", "X: 1", "hit; ttl=60"),
+    ):  # fmt: skip
+        client = served.connect()
+        client.send(f"HEAD / HTTP/{version}\r\nHost: a\r\n{line}\r\n\r\n".encode())
+        answered_with = client.answer(b"HEAD")
+        assert (answered_with.fields[b"content-length"], cached(answered_with)) == (b"5", did)
+    assert len(handling.exchanges) == 1
+
+
+def test_a_stored_head_without_a_length_tells_none(proxy: Proxy) -> None:
+    client = proxy.connect()
+    for status in ("200 OK", "204 No Content"):
+        path = f"/{status[:3]}"
+        client.send(proxy.request("HEAD", path))
+        proxy.asked().begin(FRESH, *(["Content-Length: 0"] if status[:3] == "204" else []), status=status)
+        client.answer(b"HEAD")
+        client.send(proxy.request("HEAD", path) + proxy.request("HEAD", path, 'If-None-Match: "x"'))
+        for _ in range(2):
+            answer = client.answer(b"HEAD")
+            assert cached(answer) == "hit; ttl=60" and b"content-length" not in answer.fields
+
+
+def test_the_log_says_of_head_what_it_says_of_get(house: House, proxy: Proxy) -> None:
+    client = proxy.connect()
+    for line in ("Content-Length: 5", TAGGED):
+        client.send(proxy.request("HEAD", "/"))
+        proxy.asked().begin(FRESH, line)
+        client.answer(b"HEAD")
+        house.pass_time(70.0)
+    client.send(proxy.request("HEAD", "/", "If-Match: *"))
+    proxy.asked().begin(FRESH)
+    assert cached(client.answer(b"HEAD")) == "fwd=request"
+    assert [exchange.verdict for exchange in proxy.ended] == ["miss", "revalidated", "pass"]
+
+
+def test_nobody_waits_for_a_head_and_it_keeps_nobody_alone(proxy: Proxy) -> None:
+    heads = [proxy.connect() for _ in range(2)]
+    for client in heads:
+        client.send(proxy.request("HEAD", "/"))
+        assert proxy.asked().method == b"HEAD"
+    clients = crowd(proxy, 2)
+    asked = proxy.asked()
+    assert asked.method == b"GET"
+    proxy.not_asked()
+    asked.answer(b"hello", FRESH)
+    assert [client.answer().body for client in clients] == [b"hello"] * 2
+
+
+def test_a_head_that_may_not_be_stored_says_nothing_of_gets(proxy: Proxy) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/", 'If-None-Match: "x"'))
+    proxy.asked().begin('ETag: "x"', status="304 Not Modified")
+    assert client.answer(b"HEAD").status == 304
+    client.send(proxy.request("HEAD", "/"))
+    proxy.asked().begin("Cache-Control: no-store")
+    assert cached(client.answer(b"HEAD")) == "fwd=uri-miss"
+    assert not proxy.caching.unstorable and not proxy.caching._validated
+
+
+def test_a_head_is_answered_by_what_a_304_says_is_good(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    asked = proxy.asked()
+    assert (asked.method, asked.fields[b"if-none-match"]) == (b"HEAD", b'"one"')
+    asked.begin(TAGGED, FRESH, status="304 Not Modified")
+    answer = client.answer(b"HEAD")
+    assert (answer.status, answer.fields[b"content-length"]) == (200, b"5")
+    assert cached(answer) == "fwd=stale; fwd-status=304; ttl=60"
+    assert hit(proxy).body == b"hello"
+
+
+@pytest.mark.parametrize("stored", ["GET", "HEAD"])
+def test_a_head_gets_what_is_stale_where_a_get_would(house: House, proxy: Proxy, stored: str) -> None:
+    client = proxy.connect()
+    client.send(proxy.request(stored, "/"))
+    asked = proxy.asked()
+    lines = (FRESH, TAGGED, "Cache-Control: stale-if-error=100")
+    asked.begin(*lines, "Content-Length: 5") if stored == "HEAD" else asked.answer(b"hello", *lines)
+    client.answer(stored.encode())
+    house.pass_time(70.0)
+    client.send(proxy.request("HEAD", "/"))
+    proxy.asked().answer(status="503 Service Unavailable")
+    answer = client.answer(b"HEAD")
+    assert (answer.status, answer.fields[b"content-length"]) == (200, b"5")
+    assert cached(answer) == "fwd=stale; fwd-status=503; ttl=-10; detail=stale-if-error"
+    proxy.origin.sock.close()
+    for peer in proxy._open:
+        peer.close()
+    house.pass_time(100.0)
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    answer = client.answer(b"HEAD")
+    assert (answer.status, answer.fields[b"content-length"]) == (200, b"5")
+    assert cached(answer) == "fwd=stale; ttl=-110; detail=disconnected"
+    assert [exchange.verdict for exchange in proxy.ended][1:] == ["stale", "stale"]
+
+
+def test_a_head_of_what_must_be_validated_is_not_answered_otherwise(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Cache-Control: must-revalidate")
+    proxy.origin.sock.close()
+    for peer in proxy._open:
+        peer.close()
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    assert client.answer(b"HEAD").status == 504
+
+
+def test_a_head_that_was_on_its_way_as_something_changed_freshens_nothing(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    head = proxy.connect()
+    head.send(proxy.request("HEAD", "/"))
+    asked = proxy.asked()
+    change(proxy)
+    fetch(proxy, b"HELLO", TAGGED, "Cache-Control: no-cache")
+    asked.begin(TAGGED, FRESH, "Content-Length: 5")
+    assert cached(head.answer(b"HEAD")) == "fwd=stale"
+    client = proxy.ask()
+    assert proxy.asked().fields[b"if-none-match"] == b'"one"', "what came since is still to be validated"
+    client.close()
+
+
 def head_says(house: House, proxy: Proxy, *lines: str) -> None:
     """Something stale is stored; a HEAD goes to the origin, which says this."""
     stale(house, proxy, TAGGED)
     client = proxy.connect()
     client.send(proxy.request("HEAD", "/"))
     asked = proxy.asked()
+    assert asked.fields[b"if-none-match"] == b'"one"'
     asked.peer.send(
         b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:50:47 GMT\r\n"
         + b"".join(line.encode() + b"\r\n" for line in lines)
