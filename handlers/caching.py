@@ -6,7 +6,7 @@ It stands before any handler. What an exchange comes to is the verdict of cache/
     Hit, Stale    answered from the store; a Stale one may start a validation that nobody waits for
     Miss          joins the fetch that is under way for the key, or begins one
     Revalidate    the same, with the stored response's validators in the request
-    Pass          goes to the handler, and the store keeps out of it
+    Pass          goes to the handler, and the store keeps out of it; by an OtherMethod it may change what is stored
     Unavailable   504
 
 A fetch that several may wait for is a SharedFetch.

@@ -84,8 +84,9 @@ def key_of(exchange: Exchange) -> bytes:
 def storable(exchange: Exchange, request: Request, key: bytes, head: Head, policy: Policy) -> Entry | None:
     """What is to be stored of a head that has just come in answer to `exchange`, which was asked for `request`."""
     reactor = exchange.reactor
-    times = exchange.started, reactor.now, reactor.wall
-    return may_store(request, key, head.status, head.reason, head.fields, *times, policy).entry
+    return may_store(
+        request, key, head.status, head.reason, head.fields, exchange.started, reactor.now, reactor.wall, policy
+    ).entry
 
 
 def remember(table: dict[bytes, Any], key: bytes, what: object, limit: int) -> None:

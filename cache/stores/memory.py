@@ -261,7 +261,7 @@ class MemoryStore:
         place = old.store
         if place is None:
             return  # evicted meanwhile
-        new.body, new.store, new.length = old.body, place, old.length
+        new.body, new.store = old.body, place
         old.store = None
         place.entry = new
         self._entries[place.key] = tuple([new if entry is old else entry for entry in self._entries[place.key]])
