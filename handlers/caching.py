@@ -68,8 +68,8 @@ class Caching:
         self.policy = policy
         self.name = name
         self.pseudonym = pseudonym
-        self.fetches: dict[bytes, list[SharedFetch]] = {}  # under way, which others may wait for
-        self.apart: dict[bytes, list[UnderWay]] = {}  # under way, which nobody else may
+        self.fetches: dict[bytes, dict[SharedFetch, None]] = {}  # under way, which others may wait for, by key
+        self.apart: dict[bytes, dict[UnderWay, None]] = {}  # under way, which nobody else may
         self.unstorable = HitForMiss(reactor, policy)
         self._validated: dict[bytes, None] = {}  # keys of which the origin told a client lately that it has them already
         self._notes = {fwd: partial(self._note, forward_status(name, fwd)) for fwd in _FORWARDED}
@@ -274,16 +274,15 @@ class Caching:
 
     def under_way(self, fetch: UnderWay, shared: bool) -> None:
         """It begins; others may wait for it if it is `shared`."""
-        table: dict[bytes, list[Any]] = self.fetches if shared else self.apart
-        table.setdefault(fetch.key, []).append(fetch)
+        table: dict[bytes, dict[Any, None]] = self.fetches if shared else self.apart
+        table.setdefault(fetch.key, {})[fetch] = None
 
     def over(self, fetch: UnderWay) -> None:
         """Nobody can join it any more, and no change concerns it."""
-        tables: tuple[dict[bytes, list[Any]], ...] = (self.fetches, self.apart)
+        tables: tuple[dict[bytes, dict[Any, None]], ...] = (self.fetches, self.apart)
         for table in tables:
-            fetches = table.get(fetch.key)
-            if fetches is not None and fetch in fetches:
-                fetches.remove(fetch)
+            if (fetches := table.get(fetch.key)) is not None:
+                fetches.pop(fetch, None)
                 if not fetches:
                     del table[fetch.key]
 

@@ -215,7 +215,7 @@ class SharedFetch(UnderWay):
             self._unpin()
 
     def _answer(self, inner: Exchange, head: Head, body: Body) -> None:
-        caching, verdict, now = self.caching, self.verdict, inner.reactor.now
+        verdict, now = self.verdict, inner.reactor.now
         self._came = head.status
         if inner.error is not None:
             self._failed(inner.error, head, body, now)
@@ -223,28 +223,27 @@ class SharedFetch(UnderWay):
         if self.request.method == b"HEAD":
             head, body = _without_body(head, body), b""
             if head.status == 200 and not self._tainted:
-                caching.with_entries(self.key, partial(self._after_head, head.fields.copy(), inner.started, now))
-        if type(verdict) is not Revalidate:
-            if self._beginning is not None and head.status in (206, 416):
-                self._complete(self._beginning, head, body, now)
-            else:
-                self._beginning = None
-                self._take(head, body, now)
-            return
-        wall = inner.reactor.wall
+                self.caching.with_entries(self.key, partial(self._after_head, head.fields.copy(), inner.started, now))
+        if isinstance(verdict, Revalidate):
+            self._validated(verdict, inner, head, body, now)
+        elif self._beginning is not None and head.status in (206, 416):
+            self._complete(self._beginning, head, body, now)
+        else:
+            self._take(head, body, now)
+
+    def _validated(self, verdict: Revalidate, inner: Exchange, head: Head, body: Body, now: float) -> None:
+        caching, wall = self.caching, inner.reactor.wall
         outcome = validate(self.request, verdict, head.status, head.fields, inner.started, now, wall, caching.policy)
-        kind = type(outcome)
-        if kind is Freshened:
+        if isinstance(outcome, Freshened):
             _close(body)
-            caching.apply(outcome.updates)  # type: ignore[union-attr]
-            self._answer_from(outcome.entry, head.status, now)  # type: ignore[union-attr]
-        elif kind is Failed:
+            caching.apply(outcome.updates)
+            self._answer_from(outcome.entry, head.status, now)
+        elif isinstance(outcome, Failed):
             _close(body)
-            stale = outcome.stale  # type: ignore[union-attr]
-            self._answer_from(stale.entry, head.status, now, stale.why)
-        elif kind is Refetch:
+            self._answer_from(outcome.stale.entry, head.status, now, outcome.stale.why)
+        elif isinstance(outcome, Refetch):
             self._refetch(body)
-        elif kind is Forward:
+        elif isinstance(outcome, Forward):
             self._hand_over(head, body, caching.handle)
         else:
             self._take(head, body, now)

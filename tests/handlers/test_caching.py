@@ -1973,6 +1973,21 @@ def test_another_group_does_not(proxy: Proxy, arriving: bool) -> None:
     assert hit(proxy, "/a").body == b"hello"
 
 
+def test_nor_does_a_group_of_that_name_of_another_origin(house: House, make_store: MakeStore) -> None:
+    handling = Handling()
+    served = house.serve(Caching(house.reactor, handling, make_store()))
+    reader, writer = served.connect(), served.connect()
+    reader.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    house.turns(8)
+    writer.send(b"POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 0\r\n\r\n")
+    house.turns(8)
+    fetch, post = handling.exchanges
+    post.respond(Head(200, [("Cache-Group-Invalidation", '"red"')]))
+    writer.answer()
+    fetch.respond(Head(200, [("Cache-Control", "max-age=60"), ("Cache-Groups", '"red"')]), b"hello")
+    assert cached(reader.answer()) == "fwd=uri-miss; stored; ttl=60"
+
+
 POSTED = (FRESH, "Content-Location: /")
 
 
