@@ -138,7 +138,7 @@ def lookup(request: Request, entries: Sequence[Entry], now: float, policy: Polic
     """What the responses stored under a request's primary key are good for."""
     if entries and request.method == b"GET" and not request.length and not request.fields.states_terms():
         # Nothing in the request asks for more than a fresh response. Nearly every request is of this kind.
-        entry = entries[0] if len(entries) == 1 else _newest(matching(request, entries))
+        entry = entries[0] if len(entries) == 1 else max(matching(request, entries), key=recency, default=None)
         if entry is not None and entry.plain and now < entry.fresh_until:
             names = entry.vary
             if not names or secondary_key(names, request.fields) == entry.secondary:
@@ -250,10 +250,6 @@ def matching(request: Request, entries: Sequence[Entry]) -> list[Entry]:
         return [entry for entry in found if entry.vary]
     newest = max(map(recency, entries))
     return [entry for entry in found if recency(entry) == newest]
-
-
-def _newest(entries: list[Entry]) -> Entry | None:
-    return max(entries, key=recency) if entries else None
 
 
 def recency(entry: Entry) -> tuple[float, float]:

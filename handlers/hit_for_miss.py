@@ -66,7 +66,8 @@ class HitForMiss(dict[bytes, tuple[float, str]]):
         # By no rule, what tells neither a lifetime nor a validator is of no use, and what says no-store is not asked further;
         # that is most of what comes here.
         if exchange.error is not None or not self._policy.rules and (
-            self._telling.isdisjoint(index) or (b"no-store" in index.get(b"cache-control", b"") and self._targets.isdisjoint(index))
+            self._telling.isdisjoint(index)
+            or b"no-store" in index.get(b"cache-control", b"") and self._targets.isdisjoint(index)
         ):
             return head
         key = key_of(exchange)

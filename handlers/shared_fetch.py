@@ -14,7 +14,7 @@
     waiting             the last one waiting leaves               → over       (it is aborted, unless nobody asked for it)
     filling             another exchange, and the entry suits it  → filling    (it reads too)
     filling             the Fill is over                          → over
-    waiting, filling    an unsafe request, or its group, taints   → the same   (nobody can join; not stored, or to be validated)
+    either              an unsafe request taints it               → the same   (nobody can join; to be validated, if stored)
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ class SharedFetch(UnderWay):
         exchange.respond(Head(head.status, head.fields.copy(), head.reason), body)
 
     def _answer_from(self, entry: Entry, fwd_status: int | None, now: float, why_stale: str | None = None) -> None:
-        """The stored response answers who asked, and whom else it may: it was found good, or something allows it all the same."""
+        """A stored response, which was found good or may be stale, answers who asked, and whom else it may."""
         if entry.store is not None:
             entry.store.visited = True
         suiting, others = self._divided(entry, now if why_stale is None else None)
@@ -541,7 +541,7 @@ def answer_each(answer: Callable[..., object], exchanges: Sequence[Exchange], *m
 
 
 def _without_body(head: Head, body: Body) -> Head:
-    """RFC 9110 section 9.3.2: a handler that answers HEAD as it does GET has a body for its length alone, which the head tells."""
+    """RFC 9110 section 9.3.2: who answers HEAD as it does GET has a body for its length alone, which the head is to tell."""
     length = len(body) if isinstance(body, bytes) else body.length
     _close(body)
     if length and head.status not in (204, 304):

@@ -1986,6 +1986,12 @@ def test_nor_does_a_group_of_that_name_of_another_origin(house: House, make_stor
     writer.answer()
     fetch.respond(Head(200, [("Cache-Control", "max-age=60"), ("Cache-Groups", '"red"')]), b"hello")
     assert cached(reader.answer()) == "fwd=uri-miss; stored; ttl=60"
+    writer.send(b"POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 0\r\n\r\n")
+    house.turns(8)
+    handling.last.respond(Head(200, [("Cache-Group-Invalidation", '"red"')]))
+    writer.answer()
+    reader.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert cached(reader.answer()) == "hit; ttl=60"
 
 
 POSTED = (FRESH, "Content-Location: /")
