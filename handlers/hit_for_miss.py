@@ -63,7 +63,7 @@ class HitForMiss(dict[bytes, tuple[float, str]]):
     def watch(self, exchange: Exchange, head: Head) -> Head:
         """What one client brought upon itself keeps a key out of the store no longer than until another asks."""
         index = head.fields.index
-        # By no rule, what tells neither a lifetime nor a validator is of no use, and what says no-store is not asked further;
+        # By no rule, what tells neither a lifetime nor a validator is of no use, and what says no-store is asked no further:
         # that is most of what comes here.
         if exchange.error is not None or not self._policy.rules and (
             self._telling.isdisjoint(index)

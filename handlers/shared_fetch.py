@@ -368,7 +368,7 @@ class SharedFetch(UnderWay):
         """What may not be shared goes to who asked for it; the others go on, each for itself."""
         caching, verdict, request = self.caching, self.verdict, self.request
         failed = head.status >= 500
-        # What is stored for GET, an answer to HEAD has ended already where it differs.
+        # An answer to HEAD ends what is stored for GET only by what it tells of it (`_after_head`).
         if type(verdict) is Revalidate and request.method == b"GET" and b"authorization" not in request.fields:
             caching.remove(outdated(verdict, head.status))
         if head.status == 304 and self._own_conditions and request.method == b"GET":
@@ -544,7 +544,7 @@ def _without_body(head: Head, body: Body) -> Head:
     """RFC 9110 section 9.3.2: who answers HEAD as it does GET has a body for its length alone, which the head is to tell."""
     length = len(body) if isinstance(body, bytes) else body.length
     _close(body)
-    if length and head.status not in (204, 304):
+    if length and head.status != 304:
         head = head.edited()
         head.fields.set(b"Content-Length", b"%d" % length)
     return head

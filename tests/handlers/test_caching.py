@@ -2144,6 +2144,23 @@ def test_a_head_of_our_own_handler_keeps_its_length(house: House, make_store: Ma
     assert len(handling.exchanges) == 1
 
 
+def test_a_304_of_our_own_handler_tells_no_length_of_what_it_has_instead(house: House, make_store: MakeStore) -> None:
+    handling = Handling(says(b"it has not changed", 304, (b"ETag", b'"one"')))
+    client = house.serve(Caching(house.reactor, handling, make_store())).connect()
+    client.send(b'HEAD / HTTP/1.1\r\nHost: a\r\nIf-None-Match: "one"\r\n\r\n')
+    answer = client.answer(b"HEAD")
+    assert answer.status == 304 and b"content-length" not in answer.fields
+
+
+def test_a_range_of_a_head_means_nothing(proxy: Proxy) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/", "Range: bytes=0-1"))
+    asked = proxy.asked()
+    assert asked.fields[b"range"] == b"bytes=0-1"
+    asked.begin(FRESH, "Content-Length: 5")
+    assert cached(client.answer(b"HEAD")) == "fwd=uri-miss; fwd-status=200; stored; ttl=60"
+
+
 def test_a_stored_head_without_a_length_tells_none(proxy: Proxy) -> None:
     client = proxy.connect()
     for status in ("200 OK", "204 No Content"):
@@ -2231,6 +2248,14 @@ def test_a_head_gets_what_is_stale_where_a_get_would(house: House, proxy: Proxy,
     assert (answer.status, answer.fields[b"content-length"]) == (200, b"5")
     assert cached(answer) == "fwd=stale; ttl=-110; detail=disconnected"
     assert [exchange.verdict for exchange in proxy.ended][1:] == ["stale", "stale"]
+
+
+def test_a_head_for_which_there_is_nothing_ends_nothing(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    proxy.asked().begin("Cache-Control: no-store", status="404 Not Found")
+    assert (client.answer(b"HEAD").status, len(proxy.caching.store)) == (404, 1)
 
 
 def test_a_head_of_what_must_be_validated_is_not_answered_otherwise(house: House, proxy: Proxy) -> None:
