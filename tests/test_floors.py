@@ -70,6 +70,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "cache/invalidation.py",
         "cache/key.py",
         "cache/lists.py",
+        "cache/memo.py",
         "cache/partial.py",
         "cache/policy.py",
         "cache/rules.py",
