@@ -12,12 +12,12 @@ import pytest
 from cache.stores.memory import JOINED_AT_ONCE
 from handlers import (
     api,
-    caching,
     client,
     client_limits,
     config_file,
     fetch,
     fetch_command,
+    hit_for_miss,
     listing,
     log_sink,
     matching,
@@ -86,7 +86,7 @@ def kib(number: int) -> str:
         ("TLS sessions remembered", f"{tls.SESSIONS}"),
         ("a client that has shut down its side", f"{SERVER.half_closed:g} s"),
         ("backlog of one connection", kib(stream.HIGH_WATER)),
-        ("hit-for-miss", f"{caching.HIT_FOR_MISS_SECONDS:g} s"),
+        ("hit-for-miss", f"{hit_for_miss.HIT_FOR_MISS_SECONDS:g} s"),
         ("parts joined by copying", kib(JOINED_AT_ONCE)),
         ("connections to upstreams", f"{UPSTREAM.connections}, {UPSTREAM.idle_per_origin} idle per origin"),
         ("clients counted", f"{client_limits.CLIENTS}"),
