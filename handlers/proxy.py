@@ -38,6 +38,7 @@ MEMO_BLOCKS = 1024  # blocks of request lines remembered as they go on; at the l
 _OF_CLIENTS = frozenset((b"forwarded", b"x-forwarded-for"))
 _TOLD_ANEW = frozenset((b"max-forwards", b"trailer", b"te", b"upgrade", b"expect"))
 _ODD = b"?"  # no field lines
+_CUT_OUT = (b"Cookie: ", b"Referer: ")  # see Fields.cut
 _NAMES_NOTHING = frozenset((b"close", b"keep-alive", b"Keep-Alive"))  # values of Connection that name no other field
 
 
@@ -144,7 +145,11 @@ class Forwarding:
     def _odd_lines(self, exchange: Exchange, fields: Fields) -> bytes:
         """The field lines that go on, and Via, where something is to be told anew or was not met before."""
         request, index = exchange.request, fields.index
-        parts = [self._sent_on(fields.lines, fields), self._via if request.version == 11 else self._via_old]
+        # In the order of those that are remembered, so that nothing shows which they were.
+        last = sorted((line for line in fields.lines if line.startswith(_CUT_OUT)), key=_initial)
+        lines = [line for line in fields.lines if not line.startswith(_CUT_OUT)]
+        via = self._via if request.version == 11 else self._via_old
+        parts = [self._sent_on(lines, fields), via, self._sent_on(last, fields)]
         if b"max-forwards" in index:
             left = hops_left(request)
             parts.append(b"Max-Forwards: %b\r\n" % (index[b"max-forwards"] if left is None else b"%d" % (left - 1)))
@@ -208,6 +213,10 @@ class Forwarding:
         via = self._via_back if response.version == 11 else self._via_back_old
         fields.append_valid(b"Via: " + via, b"via", via)
         return Head(response.status, fields, response.reason, shared=False)
+
+
+def _initial(line: bytes) -> bytes:
+    return line[:1]
 
 
 def _tell_length_once(fields: Fields) -> None:

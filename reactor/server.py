@@ -129,7 +129,7 @@ class Server:
 
     def _is_spare(self, connection: ServerConnection) -> bool:
         since = connection.deadline - self.limits.idle
-        return connection.state == "idle" and not connection.stream.backlog and since <= self.reactor.now - IDLE_ENOUGH
+        return since <= self.reactor.now - IDLE_ENOUGH and connection.is_idle
 
     def _refuse(self, sock: socket.socket) -> None:
         """The newest goes, so that those who are there are served on."""

@@ -232,6 +232,8 @@ class ServerConnection:
                 self._progress = -1
                 if self._file_at is not None:
                     self._response_done()
+                elif self.state == "idle":
+                    self.deadline = self.reactor.now + self.server.limits.idle
         if self._unsent is not None:
             self._finish_unsent()
         if self.exchange is not None and self.stream.at_eof and self.state == "handling":
@@ -727,9 +729,14 @@ class ServerConnection:
 
     # The end.
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing was asked that is not answered, and all of that sent."""
+        return self.state == "idle" and self.exchange is None and not self.stream.backlog and not self.parser.buffered
+
     def close_if_idle(self) -> None:
         """The server is stopping: nothing new is taken up."""
-        if self.exchange is None and self.state == "idle" and not self.stream.backlog:
+        if self.is_idle:
             self._close()
 
     def _close(self) -> None:

@@ -277,12 +277,82 @@ def almost_familiar(draw: st.DrawFn) -> bytes:
     return _mutate(draw, data) if draw(st.booleans()) else data
 
 
+# Lines of heads that differ from each other by little: what a short way may take them for is soon found out.
+REQUEST_BLOCKS = [
+    [b"Host: a"],
+    [b"Host: a", b"Accept: x"],
+    [b"Host: a", b"Connection: keep-alive", b"X-A: b"],
+    [b"Host: a", b"Connection: close"],
+    [b"Host: a", b"Content-Length: 5"],
+    [b"Host: a", b"Transfer-Encoding: chunked", b"Expect: 100-continue"],
+    [b"Host: a", b"Connection: upgrade", b"Upgrade: x"],
+]
+RESPONSE_BLOCKS = [
+    [b"Content-Length: 5"],
+    [b"Content-Length: 0", b"X-A: b"],
+    [b"Server: a", b"Content-Length: 5", b"Connection: keep-alive", b"Set-Cookie: a=b"],
+    [b"Transfer-Encoding: chunked"],
+    [b"Server: a"],
+]
+REQUEST_STARTS = [
+    b"GET / HTTP/1.1", b"GET / HTTP/1.1", b"POST /a HTTP/1.1", b"GET http://b/c HTTP/1.1", b"OPTIONS * HTTP/1.1",
+    b"HEAD / HTTP/1.0", b"CONNECT a:1 HTTP/1.1", b"get / HTTP/1.1", b"GET  HTTP/1.1", b"GET /  HTTP/1.1",
+    b"GET /#a HTTP/1.1", b"GET * HTTP/1.1", b"Cookie: / HTTP/1.1",
+]  # fmt: skip
+RESPONSE_STARTS = [
+    b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK", b"HTTP/1.1 404 Not Found", b"HTTP/1.1 200", b"HTTP/1.0 200 OK",
+    b"HTTP/1.1 100 Continue", b"HTTP/1.1 101 a", b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified",
+    b"HTTP/1.1 199 a", b"HTTP/1.1 999 a", b"HTTP/1.2 200 OK", b"HTTP/2.0 200 OK",
+]  # fmt: skip
+SPLICED_LINES = [
+    b"Cookie: a=b", b"Cookie: ", b"Cookie:", b"Cookie:a", b"Cookie:  a", b"Cookie: a ", b"Cookie: a\t", b"cookie: a",
+    b"Cookie : a", b"Cookie: a\r", b"Cookie: a\nb", b"Cookie: \0", b"Cookie: \xe9", b"Cookie: Referer: a",
+    b"X-A: b\rCookie: a", b" Cookie: a", b"Referer: http://a/", b"Referer: ", b"Referer:a", b"Referer:\ta",
+    b"referer: a", b"Referer: a\n", b"Referer: Cookie: a", b"", b"Content-Length: 5", b"content-length: 5",
+    b"Content-Length: 05", b"Content-Length: 5, 5", b"Content-Length: 6", b"Content-Length:",
+    b"Content-Length: 000000000000005", b"Content-Length: 0000000000000005", b"Content-Length: 00000000000000005",
+    b"Content-Length: 99999999999999999", b"Content-Length: +5", b"Transfer-Encoding: chunked", b"transfer-encoding: x",
+    b"Transfer-Encoding:", b"Connection: close", b"Connection: keep-alive", b"Connection: Keep-Alive",
+    b"connection: keep-alive, x", b"Connection:keep-alive", b"Connection: upgrade", b"Upgrade: x", b"X-A: b", b"X-A:b",
+    b" folded", b"\tContent-Length: 6", b"Host: b", b"Expect: 100-continue", b"Expect: x", b"Set-Cookie: a=b",
+    b"no colon",
+]  # fmt: skip
+BEHIND = [
+    b"", b"", b"", b"\n", b"\r\n", b"hello", b"hello", b"hell\n", b"5\r\nhello\r\n0\r\n\r\n", b"Cookie: a\r\n",
+    b"Cookie: a\r\n\r\n", b"Referer: a\r\n", b"\r\nCookie: a\r\n", b"\nCookie: a\r\n\r\n",
+    b"X-A: b\r\nCookie: a\r\n\r\n",
+]  # fmt: skip
+LINE_ENDS = [b"\r\n"] * 10 + [b"\n", b"\r", b"\r\r\n", b"\n\r\n", b"\r\n\r\n"]
+CRLFS = LINE_ENDS[:1]
+
+
+@st.composite
+def spliced(draw: st.DrawFn, starts: list[bytes], blocks: list[list[bytes]]) -> bytes:
+    """One to three of the heads above, each with lines set in anywhere, with an octet or a body behind it."""
+    out = []
+    for _ in range(draw(st.sampled_from([1, 1, 2, 3]))):
+        lines = [draw(st.sampled_from(starts)), *draw(st.sampled_from(blocks)), b""]
+        for _ in range(draw(st.sampled_from([0, 1, 1, 2]))):
+            lines.insert(draw(st.integers(1, len(lines))), draw(st.sampled_from(SPLICED_LINES)))
+        ends = LINE_ENDS if draw(st.integers(0, 4)) == 0 else CRLFS
+        out += [line + draw(st.sampled_from(ends)) for line in lines]
+        out.append(draw(st.sampled_from(BEHIND)))
+    return b"".join(out)
+
+
+spliced_requests = spliced(REQUEST_STARTS, REQUEST_BLOCKS)
+spliced_responses = spliced(RESPONSE_STARTS, RESPONSE_BLOCKS)
+
 # What a request side may be sent, from faultless to senseless.
 request_bytes = st.one_of(
-    pipelines, almost_familiar(), mutated(pipelines), mutated(requests().map(lambda m: m.wire)), soup, st.binary(max_size=60)
-)
+    pipelines, almost_familiar(), spliced_requests, mutated(spliced_requests), mutated(pipelines),
+    mutated(requests().map(lambda m: m.wire)), soup, st.binary(max_size=60),
+)  # fmt: skip
 response_streams = st.lists(responses(), min_size=1, max_size=3).map(lambda messages: b"".join(m.wire for m in messages))
-response_bytes = st.one_of(response_streams, mutated(responses().map(lambda m: m.wire)), mutated(response_streams), soup)
+response_bytes = st.one_of(
+    response_streams, spliced_responses, mutated(spliced_responses), mutated(responses().map(lambda m: m.wire)),
+    mutated(response_streams), soup,
+)  # fmt: skip
 
 cuts = st.lists(st.integers(0, 400), max_size=6)
 

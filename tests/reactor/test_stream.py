@@ -20,7 +20,8 @@ import pytest
 
 from reactor import stream as stream_module
 from reactor.errors import BodyCutShort
-from reactor.stream import HIGH_WATER, LINGER_BYTES, LINGER_SECONDS, LOW_WATER, Stream
+from reactor.loop import READ
+from reactor.stream import FIRST_READ, HIGH_WATER, LINGER_BYTES, LINGER_SECONDS, LOW_WATER, Stream
 from tests.loopback import House, housed, tcp_pair
 
 RESET = struct.pack("ii", 1, 0)
@@ -556,6 +557,145 @@ def test_a_head_and_its_file_after_the_write_side_was_shut_are_dropped(scene: Sc
     assert (scene.read(), scene.stream.state, scene.told()) == (b"", "open", [])
 
 
+def takes(monkeypatch: pytest.MonkeyPatch, *answers: int | OSError) -> None:
+    """What the kernel takes of a file at the first calls, at most; then it takes what it can."""
+    left, sendfile = list(answers), os.sendfile
+
+    def limited(out: int, file: int, offset: int, count: int) -> int:
+        answer = left.pop(0) if left else count
+        if isinstance(answer, OSError):
+            raise answer
+        return sendfile(out, file, offset, min(count, answer))
+
+    monkeypatch.setattr(os, "sendfile", limited)
+
+
+FULL = BlockingIOError(errno.EAGAIN, "full")
+
+
+@pytest.mark.parametrize(
+    ("room", "answers", "sent"),
+    [
+        (None, (), 105),
+        (None, (100,), 105),
+        (None, (99,), 104),
+        (None, (1, FULL), 6),
+        (None, (FULL, FULL), 5),
+        (None, (FULL, 40, FULL), 45),
+        (None, (FULL,), 105),  # there was room by then
+        (0, (), 0),
+        (3, (), 105),
+        (3, (40, FULL), 45),
+        (3, (FULL,), 5),
+    ],
+)
+def test_what_the_kernel_takes_of_a_head_and_its_file(
+    room: int | None, answers: tuple[int | OSError, ...], sent: int, scene: Scene, file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    takes(monkeypatch, *answers)
+    scene.near.room = room
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 7, 100)
+    assert (scene.stream.sent, scene.stream.backlog) == (sent, 105 - sent)
+    assert (scene.stream._queue is None) == (sent == 105)
+    scene.near.room = None
+    scene.quietly(scene.stream.write, b",after")
+    assert scene.read() == b"head," + MUCH[7:107] + b",after"
+    assert scene.told() == ([] if sent == 105 else ["drained"])
+    assert scene.stream.sent == 111
+
+
+def test_a_head_and_its_file_have_a_share_of_the_turn(scene: Scene, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "TURN_BYTES", 10)
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 25)
+    assert scene.stream.sent == 15
+    scene.house.reactor.turn(0)
+    assert scene.stream.sent == 25
+    assert scene.read() == b"head," + MUCH[:25]
+
+
+def test_a_head_and_its_file_before_the_connection_stands(house: House, file: int) -> None:
+    scene = Scene(house, connected=False)
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 100)
+    assert scene.stream.backlog == 105
+    scene.quietly(scene.stream.start, scene.near)
+    assert scene.read() == b"head," + MUCH[:100]
+    assert scene.told() == ["drained"]
+
+
+def test_a_head_and_its_file_that_reach_the_high_mark(scene: Scene, file: int) -> None:
+    scene.near.room = 0
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, HIGH_WATER - 5)
+    scene.near.room = None
+    scene.read(HIGH_WATER - LOW_WATER + 1)
+    assert scene.told() == ["resume"]
+    scene.read()
+    assert scene.told() == ["drained"]
+
+
+def test_a_corked_head_and_its_file_leave_when_the_cork_is_pulled(scene: Scene, file: int) -> None:
+    scene.stream.cork()
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 100)
+    assert (scene.near.sends, scene.stream.sent, scene.stream.backlog) == (0, 0, 105)
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 100)
+    scene.quietly(scene.stream.uncork)
+    assert (scene.stream.sent, scene.stream.backlog) == (210, 0)
+    assert scene.read() == (b"head," + MUCH[:100]) * 2
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.EIO, "the disk is broken")])
+def test_a_head_and_its_file_that_cannot_be_sent(
+    error: OSError | None, scene: Scene, file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if error is None:
+        scene.reset()
+    else:
+        takes(monkeypatch, error, error)
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 100)
+    assert scene.state == "broken"
+    assert scene.stream.sent == (0 if error is None else 5)
+    assert scene.told() == [("lost", "EPIPE" if error is None else "EIO")]
+
+
+@pytest.mark.parametrize("length", [0, 40])
+def test_a_head_whose_file_is_too_short_is_seen_cut_short(length: int, scene: Scene, file: int) -> None:
+    os.ftruncate(file, length)
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 100)
+    assert scene.state == ("open" if length else "broken")
+    scene.house.turns()
+    assert scene.peer_end() == "reset"
+    assert scene.told() == [("lost", "BodyCutShort")]
+
+
+@pytest.mark.parametrize("answers", [(40, FULL), (FULL, FULL), (FULL, 40, FULL)])
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_head_whose_file_changes_once_it_is_out(
+    answers: tuple[int | OSError, ...], changed: bool, scene: Scene, file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    takes(monkeypatch, *answers)
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 100, lambda: not changed)
+    scene.house.turns()
+    assert scene.told() == [("lost", "BodyCutShort") if changed else "drained"]
+    assert scene.peer_end() == ("reset" if changed else "open")
+
+
+def test_a_file_that_left_with_its_head_is_not_asked_for(scene: Scene, file: int) -> None:
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 100, lambda: False)
+    assert scene.read() == b"head," + MUCH[:100]
+
+
+def test_a_file_is_asked_for_before_its_last_bytes(scene: Scene, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "TURN_BYTES", 10)
+    asked: list[int] = []
+
+    def intact() -> bool:
+        asked.append(scene.stream.sent)
+        return True
+
+    scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 30, intact)
+    assert scene.read() == b"head," + MUCH[:30]
+    assert asked == [25]
+
+
 def test_a_head_leaves_with_the_first_bytes_of_its_file(scene: Scene, file: int) -> None:
     scene.stream.cork()
     scene.stream.write(b"head,")
@@ -682,6 +822,75 @@ def test_a_large_reader_is_read_in_large_pieces(scene: Scene) -> None:
         scene.stream.resume_reading()
         received += b"".join(word[1] for word in scene.told())
     assert received == MUCH[: 1 << 18]
+
+
+@pytest.mark.parametrize("size", [1, FIRST_READ - 1, FIRST_READ, FIRST_READ + 1])
+def test_what_no_read_has_shown(size: int, house: House) -> None:
+    """A read that was not filled has left nothing; one that was may have, and so may a pause."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    stream = Stream(house.reactor, owner := Owner(), ours)
+    house.cleanups += [stream.abort, theirs.close]
+    assert not stream.unread()
+    theirs.send(bytes(size))
+    house.reactor.turn(0)
+    (told,) = owner.told
+    assert len(told[1]) == min(size, FIRST_READ)
+    assert stream.unread() == (size > FIRST_READ)
+    house.turns()
+    assert stream.received == size and not stream.unread()
+
+
+def test_what_came_during_a_pause_is_unread_until_it_is_read(scene: Scene) -> None:
+    scene.stream.pause_reading()
+    assert not scene.stream.unread()
+    scene.far.send(b"hello")
+    assert scene.told() == [] and scene.stream.unread()
+    scene.stream.resume_reading()
+    assert scene.stream.unread()
+    assert scene.told() == [("data", b"hello")]
+    assert not scene.stream.unread()
+
+
+def test_an_end_or_a_reset_is_nothing_unread(scene: Scene) -> None:
+    scene.stream.pause_reading()
+    scene.far.shutdown(socket.SHUT_WR)
+    assert not scene.stream.unread()
+    scene.reset()
+    assert not scene.stream.unread()
+
+
+def test_a_read_that_finds_nothing_after_all(scene: Scene) -> None:
+    scene.stream.ready(READ)
+    assert scene.told() == []
+    scene.far.send(b"hello")
+    assert scene.told() == [("data", b"hello")]
+
+
+def test_writable_and_readable_at_once(scene: Scene) -> None:
+    scene.near.room = 0
+    scene.stream.write(b"hello")
+    scene.near.room = None
+    scene.far.send(b"hi")
+    assert scene.told() == ["drained", ("data", b"hi")]
+
+
+def test_what_the_word_of_progress_closes_is_not_read(scene: Scene) -> None:
+    scene.near.room = 0
+    scene.stream.write(b"hello")
+    scene.near.room = None
+    scene.owner.on["drained"] = scene.stream.abort
+    scene.far.send(b"hi")
+    assert scene.told() == ["drained", ("lost", None)]
+
+
+def test_what_the_word_of_progress_pauses_is_not_read(scene: Scene) -> None:
+    scene.near.room = 0
+    scene.stream.write(b"hello")
+    scene.near.room = None
+    scene.owner.on["drained"] = scene.stream.pause_reading
+    scene.far.send(b"hi")
+    assert scene.told() == ["drained"]
 
 
 # Half-closed.

@@ -12,10 +12,11 @@ from dataclasses import replace
 from reactor.errors import ProtocolError
 from reactor.http.framing import CHUNKED, UNTIL_CLOSE
 from reactor.http.grammar import LIMITS, Limits
+from reactor.http.incremental import IncrementalParser
 from reactor.http.parser import NEED_DATA, Data, EndOfMessage, Request, RequestParser, Response, ResponseParser
 from reactor.http.writer import chunk, last_chunk, request_line, status_line
 from tests.reactor.http.transcript import Transcript, every_byte, new_parser, transcript
-from tests.strategies import FAMILIAR, split_at
+from tests.strategies import FAMILIAR, REQUEST_BLOCKS, RESPONSE_BLOCKS, split_at
 
 FEW_BYTES = replace(LIMITS, body=9)
 SMALL = Limits(start_line=24, field_line=20, head=60, fields=3, chunk_line=8, trailers=16, body=9, method=6)
@@ -44,6 +45,15 @@ def memory_makes_no_difference(method: bytes | None, data: bytes, places: list[i
     heard.drain()
     assert heard.finish() == expected
     assert transcript(method, [data], limits=FEW_BYTES) == transcript(method, [data], limits=Limits(body=9))
+
+
+def short_ways_lead_to_the_same(method: bytes | None, data: bytes, places: list[int]) -> None:
+    """What reads a usual head in one go gives what the states give, event for event, and leaves the same behind."""
+    teach()
+    for limits in (LIMITS, FEW_BYTES):
+        for pieces in ([data], split_at(data, places)):
+            for as_connections_do in (False, True):
+                go_together(new_parser(method, limits), new_parser(method, limits, LONG_WAYS), pieces, as_connections_do)
 
 
 def nothing_but_events(method: bytes | None, data: bytes, places: list[int]) -> None:
@@ -102,6 +112,70 @@ def framing_holds(method: bytes | None, data: bytes, places: list[int]) -> None:
 
 
 # The means.
+
+
+class LongRequests(RequestParser):
+    """What each state does, and nothing short of it."""
+
+    __slots__ = ()
+    next_event = IncrementalParser.next_event
+
+
+class LongResponses(ResponseParser):
+    __slots__ = ()
+    next_event = IncrementalParser.next_event
+
+
+LONG_WAYS = (LongRequests, LongResponses)
+
+
+def teach() -> None:
+    """Have the heads remembered that `spliced` makes others of."""
+    for start, blocks, method in ((b"GET / HTTP/1.1", REQUEST_BLOCKS, None), (b"HTTP/1.1 200 OK", RESPONSE_BLOCKS, b"GET")):
+        for lines in blocks:
+            for _ in range(2):
+                parser = new_parser(method, limits=LIMITS, kinds=LONG_WAYS)
+                parser.feed(b"\r\n".join([start, *lines]) + b"\r\n\r\n")
+                parser.next_event()
+
+
+Parser = RequestParser | ResponseParser
+
+
+def go_together(short: Parser, long: Parser, pieces: list[bytes], as_connections_do: bool) -> None:
+    """Feed both the same; what they say, hold, and would hand over must be the same all the way."""
+    for piece in (*pieces, None):
+        for parser in (short, long):
+            parser.feed_eof() if piece is None else parser.feed(piece)
+        while (said := next_said(short, as_connections_do)) == next_said(long, as_connections_do):
+            assert (short.buffered, short.between_messages) == (long.buffered, long.between_messages), said
+            if said[0] in (NEED_DATA, ProtocolError):
+                break
+        else:
+            raise AssertionError(f"{said} is not what the long way says")
+    assert short.detach() == long.detach()
+
+
+def next_said(parser: Parser, as_connections_do: bool) -> list[object]:
+    """The next event, each of its attributes, and what its parser's connection would take with it."""
+    try:
+        event = parser.next_event()
+    except ProtocolError as error:
+        return [ProtocolError, error.reason, error.status]
+    if type(event) is Data:
+        return [Data, event.data]
+    if type(event) is EndOfMessage:
+        return [EndOfMessage, event.trailers]
+    if not isinstance(event, Request | Response):
+        return [event]
+    fields = event.fields
+    said: list[object] = [sorted(fields.index.items()), fields.states_terms(), len(fields), fields.wire()]
+    said += [fields.copy().lines, *described(event, b"", None), fields.lines, list(fields.index.items())]
+    if as_connections_do and isinstance(parser, ResponseParser):
+        said.append(parser.take_whole())
+    elif as_connections_do and event.length == 0:
+        parser.skip_end()
+    return [type(event), *said]
 
 
 def next_message(parser: RequestParser | ResponseParser) -> tuple[Request | Response, bytes, EndOfMessage | None] | None:
@@ -173,6 +247,7 @@ def chunked_readings(data: bytes) -> set[bytes]:
 
 PROPERTIES = (
     pieces_make_no_difference,
+    short_ways_lead_to_the_same,
     memory_makes_no_difference,
     nothing_but_events,
     what_is_accepted_stays_itself,

@@ -24,9 +24,13 @@ def escape(data: bytes) -> str:
     return "".join(PLAIN.get(code) or ("\\\\" if code == 0x5C else f"\\x{code:02x}") for code in data)
 
 
-def new_parser(method: bytes | None, limits: Limits = LIMITS) -> RequestParser | ResponseParser:
+def new_parser(
+    method: bytes | None,
+    limits: Limits = LIMITS,
+    kinds: tuple[type[RequestParser], type[ResponseParser]] = (RequestParser, ResponseParser),
+) -> RequestParser | ResponseParser:
     """A request parser for None, or one for the responses to requests of that method."""
-    return RequestParser(limits) if method is None else ResponseParser(method, limits)
+    return kinds[0](limits) if method is None else kinds[1](method, limits)
 
 
 class Transcript:
