@@ -21,7 +21,7 @@ FetchFailed. Both come from the loop, and never from within `request`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from handlers.request_heads import EXPECT, Heads, Way, default_lines, sent_lines, targets, with_defaults
 from handlers.transfer_body import TransferBody
@@ -85,30 +85,21 @@ class Client:
         url: str,
         on_response: Callable[[Transfer], object],
         on_error: Callable[[Transfer, FetchFailed], object],
-        fields: Iterable[tuple[Text, Text | None]] = (),
-        body: Body = b"",
-        redirects: int | None = REDIRECTS,
-        retries: int = 0,
-        timeout: float | None = None,
-        decode: bool = True,
-        expect: bool | None = None,
-        watcher: Watcher | None = None,
+        **options: Any,
     ) -> Transfer:
-        """Send a request; see the head of this file for what is told.
-
-        `fields` replace the default ones (User-Agent, Accept, Accept-Encoding) of the same name, None takes one away; Host may
-        be given, framing may not. `body` is closed with the transfer. `redirects` are followed up to that number, None follows
-        none and gives the redirect itself. `retries` repeat requests of idempotent methods (RFC 9110 section 9.2.2) that met a
-        passing failure. `timeout` is in seconds, for all of it, the body included. `decode` undoes content codings and asks for
-        those that can be. `expect` waits for 100 (Continue) before the body; None means for large ones.
-        """
-        return Transfer(
-            self, method, url, on_response, on_error, fields, body, redirects, retries, timeout, decode, expect, watcher
-        )
+        """Send a request; see the head of this file for what is told, and Transfer for the options."""
+        return Transfer(self, method, url, on_response, on_error, **options)
 
 
 class Transfer:
-    """One request on its way, with its redirects and repetitions. See the head of this file."""
+    """One request on its way, with its redirects and repetitions. See the head of this file.
+
+    `fields` replace the default ones (User-Agent, Accept, Accept-Encoding) of the same name, None takes one away; Host may be
+    given, framing may not. `body` is closed with the transfer. `redirects` are followed up to that number, None follows none
+    and gives the redirect itself. `retries` repeat requests of idempotent methods (RFC 9110 section 9.2.2) that met a passing
+    failure. `timeout` is in seconds, for all of it, the body included. `decode` undoes content codings and asks for those that
+    can be. `expect` waits for 100 (Continue) before the body; None means for large ones.
+    """
 
     __slots__ = (
         "client", "method", "url", "fields", "redirects", "retries", "decode", "watcher", "response", "body", "address",
@@ -123,14 +114,14 @@ class Transfer:
         url: str,
         on_response: Callable[[Transfer], object],
         on_error: Callable[[Transfer, FetchFailed], object],
-        fields: Iterable[tuple[Text, Text | None]],
-        body: Body,
-        redirects: int | None,
-        retries: int,
-        timeout: float | None,
-        decode: bool,
-        expect: bool | None,
-        watcher: Watcher | None,
+        fields: Iterable[tuple[Text, Text | None]] = (),
+        body: Body = b"",
+        redirects: int | None = REDIRECTS,
+        retries: int = 0,
+        timeout: float | None = None,
+        decode: bool = True,
+        expect: bool | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.client = client
         self.method = method.encode("ascii", "replace")

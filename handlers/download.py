@@ -14,6 +14,7 @@ import json
 import os
 import re
 import stat
+from contextlib import suppress
 from typing import BinaryIO
 
 from reactor.http.dates import parse_date
@@ -175,10 +176,8 @@ class Download:
 
     def _write_note(self, url: str, validator: str | None) -> None:
         if validator is None:
-            try:
+            with suppress(FileNotFoundError):
                 os.unlink(self._note)
-            except FileNotFoundError:
-                pass
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(self._note, flags, 0o666), "w") as file:

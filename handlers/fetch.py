@@ -204,7 +204,7 @@ class Session:
         The method is GET, with a body POST. `fields` are (name, value) pairs, a value of None takes a default away. `body` is
         bytes, text, an open file, an iterable of bytes or a Source; `json` is sent as JSON; `user` is a name and a password
         (RFC 7617), which may stand in the URL too. `stream` returns with the head, `into` writes the body to a file. The others:
-        Client.request.
+        handlers.client.Transfer.
         """
         pairs = list(fields)
         url, told = without_user(url)
@@ -220,7 +220,7 @@ class Session:
         ended: list[FetchFailed | None] = []
         transfer = self._client.request(
             method, url, lambda _: ended.append(None), lambda _, error: ended.append(error),
-            pairs, content, redirects, retries, timeout, decode, None, watcher,
+            fields=pairs, body=content, redirects=redirects, retries=retries, timeout=timeout, decode=decode, watcher=watcher,
         )  # fmt: skip
         try:
             while not ended:

@@ -168,9 +168,9 @@ class Fetch(Watcher):
         if not options.silent and (self._download is not None or not self._out.isatty()):
             self._notices.begin_progress(self._measure)
         self._transfer = self._client.request(
-            options.method or method, self._url, self._responded, self._refused, fields, body,
-            options.max_redirects if options.location else None, options.retries, options.max_time,
-            options.compressed, None, self,
+            options.method or method, self._url, self._responded, self._refused, fields=fields, body=body,
+            redirects=options.max_redirects if options.location else None, retries=options.retries, timeout=options.max_time,
+            decode=options.compressed, watcher=self,
         )  # fmt: skip
 
     def _fields(self) -> list[tuple[str, str | None]]:

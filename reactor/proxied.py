@@ -50,7 +50,7 @@ class Through:
         call = self._call
         address = call.address if call is not None else self._attempt.address
         self._leave()
-        self._attempt.fail(UpstreamError(f"no tunnel within {seconds:g} s (connect timeout)", "proxy", address, 504))
+        self._attempt.finish(UpstreamError(f"no tunnel within {seconds:g} s (connect timeout)", "proxy", address, 504))
 
     def call_informed(self, call: Call, response: Response) -> None:
         """An interim response means nothing here."""
@@ -64,12 +64,12 @@ class Through:
         error = f"the proxy answered CONNECT with {_refusal(response, body)}"
         if isinstance(body, Source):
             body.close()
-        self._attempt.fail(UpstreamError(error, "proxy", call.address))
+        self._attempt.finish(UpstreamError(error, "proxy", call.address))
 
     def call_failed(self, call: Call, error: UpstreamError) -> None:
         self._call = None
         self._leave()
-        self._attempt.fail(error)
+        self._attempt.finish(error)
 
     def failed(self, error: Exception) -> None:
         """The timer's callback raised (already logged)."""

@@ -89,10 +89,6 @@ class SecureAttempt:
         """By a connection of its own."""
         self._attempt = connector.connect(*self._key, self._connected, self._seconds)
 
-    def fail(self, error: UpstreamError) -> None:
-        """There is no connection to shake hands over."""
-        self._finish(error)
-
     def tell(self, times: FetchTimes) -> None:
         """For the callback: when the name was resolved, and that it is connected and secure now, or is not going to be."""
         times.resolved = self._times.resolved
@@ -114,7 +110,7 @@ class SecureAttempt:
             self._attempt = None
         self.address = address
         if isinstance(result, UpstreamError):
-            self._finish(result)
+            self.finish(result)
         else:
             self.secure(Stream(self._reactor, None, result), b"")
 
@@ -131,7 +127,7 @@ class SecureAttempt:
             )
         except (ValueError, ssl.SSLError):
             stream.abort()
-            self._finish(UpstreamError(f"{PHASE}: no name that a certificate could be for", PHASE, self.address))
+            self.finish(UpstreamError(f"{PHASE}: no name that a certificate could be for", PHASE, self.address))
             return
         self._timer = self._reactor.call_later(max(0.0, self._until - self._reactor.now), self._timed_out)
 
@@ -143,20 +139,21 @@ class SecureAttempt:
         if self.state == "over" or stream is None:
             return
         if error is None:
-            self._finish(stream)
+            self.finish(stream)
         elif error.certificate:
-            self._finish(UpstreamError(f"{PHASE}: {error.reason}", "certificate", self.address))
+            self.finish(UpstreamError(f"{PHASE}: {error.reason}", "certificate", self.address))
         else:
-            self._finish(UpstreamError(f"{PHASE}: {error.reason}", PHASE, self.address))
+            self.finish(UpstreamError(f"{PHASE}: {error.reason}", PHASE, self.address))
 
     def _timed_out(self) -> None:
         stream = self._stream
         reason = f"{PHASE}: not done within {self._seconds:g} s (connect timeout)"
-        self._finish(UpstreamError(reason, PHASE, self.address, 504))
+        self.finish(UpstreamError(reason, PHASE, self.address, 504))
         if stream is not None:
             stream.abort()
 
-    def _finish(self, result: TlsStream | UpstreamError) -> None:
+    def finish(self, result: TlsStream | UpstreamError) -> None:
+        """Tell who waits, with an error where there is no connection to shake hands over."""
         callback, self._callback = self._callback, None
         self._leave()
         if callback is not None:
@@ -171,7 +168,7 @@ class SecureAttempt:
 
     def failed(self, error: Exception) -> None:
         """A timer's callback raised (already logged): who waits is told."""
-        self._finish(UpstreamError(f"could not connect: {error}", PHASE, self.address))
+        self.finish(UpstreamError(f"could not connect: {error}", PHASE, self.address))
 
     def __repr__(self) -> str:
         return f"<SecureAttempt {self.address} {self.state}>"

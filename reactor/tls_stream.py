@@ -160,30 +160,24 @@ class TlsStream:
     # Writing.
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send, or queue what the kernel does not take. Never calls back; dropped where the stream is going down."""
         if len(data):
             self._enqueue(data, len(data))
             self._flush_now()
 
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
-        """Send several buffers, which share records."""
+        """They share records."""
         for part in parts:
             if len(part):
                 self._enqueue(part, len(part))
         self._flush_now()
 
     def send_file(self, fd: int, offset: int, count: int, intact: Callable[[], bool] | None = None) -> None:
-        """Send `count` bytes of a file, read as they are needed; the descriptor must stay open until `drained`.
-
-        A file that turns out shorter, or that is not `intact` before its last bytes, breaks the stream with a reset, so that
-        nobody takes it for whole.
-        """
+        """The file is read as its bytes are needed: the descriptor must stay open until `drained`."""
         if count:
             self._enqueue(_FileRange(fd, offset, count, intact), count)
             self._flush_now()
 
     def send_with_file(self, head: bytes, fd: int, offset: int, count: int, intact: Callable[[], bool] | None = None) -> None:
-        """`write` and `send_file` as one."""
         was_corked, self._corked = self._corked, True
         self.write(head)
         self.send_file(fd, offset, count, intact)
@@ -195,7 +189,6 @@ class TlsStream:
         return self._raw.taken()
 
     def cork(self) -> None:
-        """Hold back writes until `uncork`, or until the high mark, so that they leave together."""
         self._corked = True
 
     def uncork(self) -> None:
@@ -299,7 +292,6 @@ class TlsStream:
     # Reading.
 
     def pause_reading(self) -> None:
-        """Leave what arrives in the kernel, so that the peer feels it."""
         self.reading = False
         if self.state == "open":
             self._raw.pause_reading()

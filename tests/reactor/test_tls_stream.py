@@ -5,7 +5,6 @@ Where nothing else is said, the stream is the client and the peer is stepped by 
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
@@ -20,51 +19,29 @@ from reactor.records import RECORD_BYTES
 from reactor.stream import HIGH_WATER, LINGER_SECONDS, Stream
 from reactor.tls_stream import BATCH_BYTES, CONTROL_BYTES, TlsError, TlsStream
 from tests.loopback import House, Peer, housed, tcp_pair
+from tests.reactor.test_stream import Owner as Told
 from tests.secured import TlsPeer, client_context, server_context
 
 MUCH = bytes(range(256)) * 8192  # 2 MiB: more than any kernel buffer here takes
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
-class Owner:
-    """Writes down what it is told; data that came in a row is one word. `on` says what to do at a word."""
+class Owner(Told):
+    """Data that came in a row is one word; and what went wrong in TLS is told in its own words."""
 
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-        self.on: dict[str, Callable[[], object]] = {}
-
-    def _tell(self, word: str, more: Any = None) -> None:
+    def _tell(self, word: str, *more: Any) -> None:
         if word == "data" and self.told and self.told[-1][0] == "data":
-            self.told[-1] = ("data", self.told[-1][1] + more)
-        else:
-            self.told.append((word, more) if more is not None else word)
-        action = self.on.get(word)
-        if action is not None:
-            action()
-
-    def data_received(self, data: bytes) -> None:
-        self._tell("data", data)
-
-    def eof_received(self) -> None:
-        self._tell("eof")
-
-    def resume_writing(self) -> None:
-        self._tell("resume")
-
-    def drained(self) -> None:
-        self._tell("drained")
+            more = (self.told.pop()[1] + more[0],)
+        super()._tell(word, *more)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if isinstance(error, OSError) and error.errno is not None:
-            self._tell("lost", errno.errorcode[error.errno])
+        if isinstance(error, TlsError):
+            self._tell("lost", str(error))
         else:
-            self._tell("lost", str(error) if isinstance(error, TlsError) else type(error).__name__)
-
-    def failed(self, error: Exception) -> None:
-        self._tell("failed", str(error))
+            super().connection_lost(error)
 
 
-LOST = ("lost", "NoneType")
+LOST = ("lost", None)
 
 
 class Scene:
