@@ -56,7 +56,8 @@ def _not_modified(request: Request, entry: Entry, wall: float) -> bool:
 
 
 _NOT_IN_304: Final = (
-    b"content-type", b"content-encoding", b"content-language", b"content-range", b"content-md5", b"content-digest",
+    b"content-type", b"content-encoding", b"content-language", b"content-length", b"content-range", b"content-md5",
+    b"content-digest",
 )  # fmt: skip
 
 

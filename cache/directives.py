@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from cache.lists import list_members
+from cache.memo import Memo
 from reactor.errors import ProtocolError
 from reactor.http.fields import Fields
 from reactor.http.grammar import DIGITS, OWS, QUOTED_STRING, TCHAR, TOKEN
@@ -158,28 +159,10 @@ class RequestControl:
             self.stale_if_error = min(seconds or 0, DELTA_MAX if self.stale_if_error is None else self.stale_if_error)
 
 
-class _ResponseMemo(dict[bytes, ResponseControl]):
-    def __missing__(self, value: bytes) -> ResponseControl:
-        control = ResponseControl(b"cache-control", members(value))
-        if len(self) >= MEMO_VALUES:
-            self.clear()
-        if len(value) <= MEMO_VALUE_LENGTH:
-            self[value] = control
-        return control
-
-
-class _RequestMemo(dict[bytes, RequestControl]):
-    def __missing__(self, value: bytes) -> RequestControl:
-        control = RequestControl(members(value))
-        if len(self) >= MEMO_VALUES:
-            self.clear()
-        if len(value) <= MEMO_VALUE_LENGTH:
-            self[value] = control
-        return control
-
-
-_responses = _ResponseMemo()
-_requests = _RequestMemo()
+_responses: Memo[bytes, ResponseControl] = Memo(
+    lambda value: ResponseControl(b"cache-control", members(value)), MEMO_VALUES, MEMO_VALUE_LENGTH
+)
+_requests: Memo[bytes, RequestControl] = Memo(lambda value: RequestControl(members(value)), MEMO_VALUES, MEMO_VALUE_LENGTH)
 
 NO_CONTROL = ResponseControl(b"")
 NO_REQUEST_CONTROL = RequestControl()

@@ -74,6 +74,8 @@ class Entry:
         self.fields = stored_fields(fields, control, self.date, rule)
         if self.span is not None:
             self.fields.remove(b"content-range")  # of each answer's own part
+        if self.method == b"HEAD" and self.length is not None and status != 204:
+            self.fields.add(b"Content-Length", b"%d" % self.length)  # there is no body that would tell it
         ignored = rule.ignore if rule is not None else ()
         self.no_cache = control.no_cache and "no-cache" not in ignored
         # Sections 5.2.2.2, 5.2.2.8 and 5.2.2.10: these forbid serving it stale, whoever would allow it.

@@ -5,12 +5,13 @@
     filling    a piece that has no room in the store           → window    (not stored; no new readers)
     filling    the end                                         → complete  (committed: the entry can be found; discarded,
                                                                             where a part has more bytes than it told of)
-    filling    cut off                                         → broken    (discarded, or kept as the part that came; every
-                                                                            reader sees the cut)
+    filling    the end, elsewhere than its head told           → broken    (discarded; every reader sees the cut)
+    filling    cut off                                         → broken    (the same, or kept as the part that came)
     filling    the last reader leaves, much is missing         → broken    (the source is closed)
     filling    the last reader leaves, little is missing       → filling   (it goes on by itself)
     window     a piece arrives                                 → window    (kept until the slowest reader has it)
-    window     the end, cut off, the last reader leaves        → complete, broken, broken
+    window     nobody reads                                    → broken
+    window     the end, cut off                                → complete, broken
     window     a reader stalls the others                      → window    (that reader is cut off)
     over       a reader reads                                  → over      (what there is, then the end or the cut)
     over       the last reader leaves                          → over      (the content is let go)
@@ -58,7 +59,7 @@ class Writer(Protocol):
     def content(self) -> Content: ...
     def write(self, data: bytes | memoryview) -> bool: ...
     def commit(self) -> Entry: ...
-    def discard(self) -> None: ...
+    def discard(self) -> None: ...  # idempotent
 
 
 class Fill:
@@ -195,26 +196,20 @@ class Fill:
         length = self.source.length
         if length is not None and length != self.size:
             self._break("the body is not as long as its head said")
-            return
-        if self.state == "filling" and as_received(self.entry, self.size):
-            self._writer.commit()
-            self.stored = True
-        elif self.state == "filling":
-            self._writer.discard()
-        self.state = "complete"
-        self._over()
+        else:
+            self._over("complete", self.state == "filling" and as_received(self.entry, self.size))
 
     def _break(self, reason: str, keep: bool = False) -> None:
         self._cut = reason
-        if self.state == "filling" and keep and as_part(self.entry, self.size, self.source.length):
+        self._over("broken", keep and self.state == "filling" and as_part(self.entry, self.size, self.source.length))
+
+    def _over(self, state: str, store: bool) -> None:
+        self.state = state
+        if store:
             self._writer.commit()
             self.stored = True
-        elif self.state == "filling":
+        else:
             self._writer.discard()
-        self.state = "broken"
-        self._over()
-
-    def _over(self) -> None:
         self.source.close()
         self.source.on_ready = None
         if self._timer is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from cache.lists import list_members, quotes_close
+from cache.memo import Memo
 from reactor.http.fields import Fields
 from reactor.http.grammar import OWS, TOKEN
 from reactor.http.uri import origin_of
@@ -24,17 +25,9 @@ VARY_NAMES = 32  # a Vary that lists more never matches: each look-up would have
 SecondaryKey = tuple[bytes | None, ...]
 
 
-class _OriginMemo(dict[tuple[bytes, bytes], bytes]):
-    def __missing__(self, spelling: tuple[bytes, bytes]) -> bytes:
-        prefix = bytes(origin_of(*spelling))
-        if len(self) >= MEMO_ORIGINS:
-            self.clear()
-        if len(spelling[1]) <= MEMO_VALUE_LENGTH:
-            self[spelling] = prefix
-        return prefix
-
-
-_origins = _OriginMemo()
+_origins: Memo[tuple[bytes, bytes], bytes] = Memo(
+    lambda spelling: bytes(origin_of(*spelling)), MEMO_ORIGINS, MEMO_VALUE_LENGTH, size=lambda spelling: len(spelling[1])
+)
 
 
 def primary_key(scheme: bytes, authority: bytes, path: bytes) -> bytes:
@@ -46,25 +39,15 @@ def primary_key(scheme: bytes, authority: bytes, path: bytes) -> bytes:
     return _origins[scheme, authority] + path
 
 
-class _VaryMemo(dict[bytes, "tuple[bytes, ...] | None"]):
-    def __missing__(self, value: bytes) -> tuple[bytes, ...] | None:
-        names = _vary_members(value)
-        if len(self) >= MEMO_VARY:
-            self.clear()
-        if len(value) <= MEMO_VALUE_LENGTH:
-            self[value] = names
-        return names
-
-
-_vary = _VaryMemo()
-
-
 def _vary_members(value: bytes) -> tuple[bytes, ...] | None:
     members = {member for raw in value.lower().split(b",") if (member := raw.strip(OWS))}
     # `*` is a token too; what is no field name at all cannot be compared, and so never matches either.
     if b"*" in members or len(members) > VARY_NAMES or not all(map(TOKEN.fullmatch, members)):
         return None
     return tuple(sorted(members))
+
+
+_vary = Memo(_vary_members, MEMO_VARY, MEMO_VALUE_LENGTH)
 
 
 def vary_names(fields: Fields) -> tuple[bytes, ...] | None:
@@ -77,20 +60,21 @@ def vary_names(fields: Fields) -> tuple[bytes, ...] | None:
     return () if value is None else _vary[value]
 
 
-class _SelectingMemo(dict[tuple[tuple[bytes, ...], SecondaryKey], SecondaryKey]):
-    """(Vary names, the request's values as they came) → the same values normalized."""
-
-    def __missing__(self, pair: tuple[tuple[bytes, ...], SecondaryKey]) -> SecondaryKey:
-        names, values = pair
-        key = tuple([None if value is None else normalize(name, value) for name, value in zip(names, values, strict=True)])
-        if len(self) >= MEMO_SELECTING:
-            self.clear()
-        if sum(map(len, names)) + sum([len(value) for value in values if value is not None]) <= MEMO_SELECTING_LENGTH:
-            self[pair] = key
-        return key
+_Selecting = tuple[tuple[bytes, ...], SecondaryKey]
+"""Vary names, and a request's values of those fields as they came."""
 
 
-_selecting = _SelectingMemo()
+def _normalized(selecting: _Selecting) -> SecondaryKey:
+    pairs = zip(*selecting, strict=True)
+    return tuple([None if value is None else normalize(name, value) for name, value in pairs])
+
+
+def _selecting_length(selecting: _Selecting) -> int:
+    names, values = selecting
+    return sum(map(len, names)) + sum([len(value) for value in values if value is not None])
+
+
+_selecting = Memo(_normalized, MEMO_SELECTING, MEMO_SELECTING_LENGTH, _selecting_length)
 
 
 def secondary_key(names: tuple[bytes, ...], fields: Fields) -> SecondaryKey:

@@ -34,6 +34,9 @@ UNKNOWN_LENGTH: Final = 2**62  # stands for a complete length nobody told: beyon
 FieldPairs = tuple[tuple[bytes, bytes], ...]
 
 
+_new = object.__new__  # makes a Hit without the call of an __init__
+
+
 # The verdicts.
 
 
@@ -51,14 +54,13 @@ class Hit:
 
 
 class Stale:
-    """A stale response answers, as something allows. `why` is that in one word; `special` as in Hit."""
+    """A stale response answers, as something allows. `why` is that in one word."""
 
-    __slots__ = ("entry", "special", "why", "revalidate", "reason", "section")
+    __slots__ = ("entry", "why", "revalidate", "reason", "section")
     fwd: Final = None
 
-    def __init__(self, entry: Entry, why: str, revalidate: bool, reason: str, section: str, special: bool = False) -> None:
+    def __init__(self, entry: Entry, why: str, revalidate: bool, reason: str, section: str) -> None:
         self.entry = entry
-        self.special = special
         self.why = why
         self.revalidate = revalidate
         self.reason = reason
@@ -117,7 +119,6 @@ class Unavailable:
 
     __slots__ = ("reason", "section")
     fwd: Final = None
-    status: Final = 504
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -129,7 +130,8 @@ Verdict = Hit | Stale | Revalidate | Miss | Pass | Unavailable
 
 # Looking up.
 
-_CONDITIONS: Final = frozenset((b"if-none-match", b"if-modified-since", b"range"))
+# What a request asks for itself, to be looked at once a whole response is there.
+CONDITIONS: Final = frozenset((b"if-none-match", b"if-modified-since", b"range"))
 _NAMES_NOTHING: Final = frozenset((b"close", b"keep-alive", b"Keep-Alive"))  # values of Connection
 _OF_ONE_HOP: Final = NOT_STORED | {b"http2-settings"}  # RFC 7540 section 3.2.1
 _ORIGIN_CONDITIONS: Final = frozenset((b"if-match", b"if-unmodified-since"))
@@ -139,11 +141,13 @@ def lookup(request: Request, entries: Sequence[Entry], now: float, policy: Polic
     """What the responses stored under a request's primary key are good for."""
     if entries and request.method == b"GET" and not request.length and not request.fields.states_terms():
         # Nothing in the request asks for more than a fresh response. Nearly every request is of this kind.
-        entry = entries[0] if len(entries) == 1 else _newest(matching(request, entries))
+        entry = entries[0] if len(entries) == 1 else max(matching(request, entries), key=recency, default=None)
         if entry is not None and entry.plain and now < entry.fresh_until:
             names = entry.vary
             if not names or secondary_key(names, request.fields) == entry.secondary:
-                return Hit(entry)
+                hit = _new(Hit)
+                hit.entry, hit.special = entry, False
+                return hit
     if request.method not in (b"GET", b"HEAD"):
         return Pass("method", "only GET and HEAD are answered from the store", "RFC 9111 section 4")
     control = request_control(request.fields)
@@ -253,10 +257,6 @@ def matching(request: Request, entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in found if recency(entry) == newest]
 
 
-def _newest(entries: list[Entry]) -> Entry | None:
-    return max(entries, key=recency) if entries else None
-
-
 def recency(entry: Entry) -> tuple[float, float]:
     """Of several, the one to use is the most recent by its Date (section 4); of the same second, the last received."""
     return entry.date, entry.response_time
@@ -282,12 +282,11 @@ def _judge(
     request: Request, control: RequestControl, entry: Entry, candidates: list[Entry], now: float, policy: Policy
 ) -> Hit | Stale | Revalidate:
     """The selected response: fresh, allowed to be stale, or to be validated (section 4)."""
-    special = not request.fields.index.keys().isdisjoint(_CONDITIONS)
     why = _why_validate(control, entry, now)
     if why is None:
         if entry.is_fresh(now):
-            return Hit(entry, special)
-        if (stale := _allowed_stale(control, entry, now, policy, special)) is not None:
+            return Hit(entry, not request.fields.index.keys().isdisjoint(CONDITIONS))
+        if (stale := _allowed_stale(control, entry, now, policy)) is not None:
             return stale
         why = ("stale", *_stale_reason(entry))
     fwd, reason, section = why
@@ -317,7 +316,7 @@ def _is_older(entry: Entry, max_age: int, now: float) -> bool:
     return not max_age or entry.current_age(now) > max_age
 
 
-def _allowed_stale(control: RequestControl, entry: Entry, now: float, policy: Policy, special: bool) -> Stale | None:
+def _allowed_stale(control: RequestControl, entry: Entry, now: float, policy: Policy) -> Stale | None:
     """Section 4.2.4: stale only where client, origin or operator says so, and nothing in the response forbids it."""
     if entry.no_stale:
         return None
@@ -326,11 +325,11 @@ def _allowed_stale(control: RequestControl, entry: Entry, now: float, policy: Po
         return None
     why = "stale-while-revalidate"
     if over < (entry.control.stale_while_revalidate or 0):
-        return Stale(entry, why, True, f"the response's {why} allows it", "RFC 5861 section 3", special)
+        return Stale(entry, why, True, f"the response's {why} allows it", "RFC 5861 section 3")
     if over < grace_for(entry, policy):
-        return Stale(entry, "grace", True, "the operator's grace allows it", "RFC 9111 section 4.2.4", special)
+        return Stale(entry, "grace", True, "the operator's grace allows it", "RFC 9111 section 4.2.4")
     if control.max_stale is not None:
-        return Stale(entry, "max-stale", False, "the request's max-stale allows it", "RFC 9111 section 5.2.1.2", special)
+        return Stale(entry, "max-stale", False, "the request's max-stale allows it", "RFC 9111 section 5.2.1.2")
     return None
 
 
@@ -403,17 +402,16 @@ def stale_on_error(
     control = request_control(request.fields)
     if entry.invalid or entry.no_stale or control.no_cache:
         return None
-    special = not request.fields.index.keys().isdisjoint(_CONDITIONS)
     over = max(0.0, entry.staleness(now))
     # RFC 5861 section 4: "regardless of other freshness information", so whatever else the client says of it.
     if over < max(entry.control.stale_if_error or 0, control.stale_if_error or 0):
-        return Stale(entry, "stale-if-error", False, "stale-if-error allows it", "RFC 5861 section 4", special)
+        return Stale(entry, "stale-if-error", False, "stale-if-error allows it", "RFC 5861 section 4")
     if over and not _takes_stale(control, over):
         return None
     if over < grace_for(entry, policy):
-        return Stale(entry, "grace", False, "the operator's grace allows it", "RFC 9111 section 4.2.4", special)
+        return Stale(entry, "grace", False, "the operator's grace allows it", "RFC 9111 section 4.2.4")
     if status is None and over < policy.grace_on_failure:
-        return Stale(entry, "disconnected", False, "the origin cannot be reached", "RFC 9111 section 4.2.4", special)
+        return Stale(entry, "disconnected", False, "the origin cannot be reached", "RFC 9111 section 4.2.4")
     return None
 
 

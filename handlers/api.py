@@ -22,19 +22,9 @@ from typing import Any, TypeVar
 from handlers import builtin
 from handlers.calls import BodyReader, Call, Endpoint, Receive, ReceiveFile, problem_of
 from handlers.cors import Cors
-from handlers.pages import KNOWN_METHODS
-from handlers.responses import (
-    PENDING,
-    Channel,
-    Event,
-    JsonHeads,
-    Pause,
-    Problem,
-    Response,
-    encode_json,
-    event_stream,
-    render,
-)
+from handlers.event_streams import Channel, Event, event_stream
+from handlers.pages import method_refused
+from handlers.responses import PENDING, JsonHeads, Pause, Problem, Response, encode_json, render
 from handlers.routes import Route, Routes
 from reactor.errors import ProtocolError
 from reactor.exchange import Body, Exchange, Head
@@ -152,11 +142,8 @@ class Api:
     def _other_method(self, exchange: Exchange, method: bytes, allow: bytes) -> None:
         if method == b"OPTIONS":
             self._send(exchange, Head(204, [(b"Allow", allow)]), b"")
-        elif method in KNOWN_METHODS:
-            detail = f"{method.decode('ascii')} is not allowed here, only {allow.decode('ascii')}."
-            self._answer_problem(exchange, Problem(405, detail, [(b"Allow", allow)]))
         else:
-            self._answer_problem(exchange, Problem(501, f"The method {method.decode('ascii')} is not known here."))
+            self._answer_problem(exchange, Problem(*method_refused(method, allow)))
 
     def _begin(self, exchange: Exchange, endpoint: Endpoint, params: dict[str, Any]) -> None:
         self.requests += 1
@@ -178,7 +165,7 @@ class Api:
             value = endpoint.function(call, **{name: params[name] for name in endpoint.names})
         except Problem as problem:
             value = problem.response()
-        self._answer(call.exchange, value)
+        self.answer(call.exchange, value)
 
     def _run_without(self, exchange: Exchange, endpoint: Endpoint, params: dict[str, Any]) -> None:
         """A function that does not take the call: where its body is there too, none is made."""
@@ -189,14 +176,12 @@ class Api:
                 value = endpoint.function()
         except Problem as problem:
             value = problem.response()
-        self._answer(exchange, value)
+        self.answer(exchange, value)
 
     # Answers.
 
-    def answer(self, call: Call, value: Any) -> None:
-        self._answer(call.exchange, value)
-
-    def _answer(self, exchange: Exchange, value: Any) -> None:
+    def answer(self, exchange: Exchange, value: Any) -> None:
+        """What a function returned, or would have."""
         kind = type(value)
         if (kind is dict or kind is list) and self._cors is None:
             body: Body = encode_json(value)
@@ -207,7 +192,7 @@ class Api:
             self._send(exchange, head, body)
 
     def _answer_problem(self, exchange: Exchange, problem: Problem) -> None:
-        self._answer(exchange, problem.response())
+        self.answer(exchange, problem.response())
 
     def _send(self, exchange: Exchange, head: Head, body: Body) -> None:
         self.answers[head.status // 100] += 1

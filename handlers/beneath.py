@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from reactor.errors import ConfigError
@@ -73,7 +72,7 @@ class Walk:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._return_to_root()
 
     @property

@@ -12,11 +12,10 @@ from typing import Any
 
 from handlers.calls import Call
 from handlers.pages import reason
-from handlers.responses import Pause, Pending, Problem, Response
-from reactor.exchange import Source
+from handlers.responses import IteratorSource, Pause, Pending, Problem, Response
 from reactor.http.conditional import evaluate
 from reactor.http.dates import format_date
-from reactor.loop import Reactor, Timer
+from reactor.loop import Reactor
 
 MAX_DELAY = 60.0  # seconds, of /api/delay and of all of /api/drip
 MAX_BYTES = 1024 * 1024 * 1024  # of /api/bytes
@@ -88,34 +87,19 @@ def code(status: int) -> Response:
     return Response(body, status, _CODE_FIELDS.get(status, ()))
 
 
-class RepeatedBytes(Source):
-    """A block again and again, up to a length; nothing is copied."""
-
-    __slots__ = ("_block", "_pos")
-
-    def __init__(self, block: bytes, length: int) -> None:
-        super().__init__(length)
-        self._block = memoryview(block)
-        self._pos = 0
-
-    def pull(self, limit: int) -> bytes | memoryview:
-        assert self.length is not None
-        at = self._pos % len(self._block)
-        piece = self._block[at : at + min(limit, self.length - self._pos)]
-        self._pos += len(piece)
-        return piece
-
-    def rewind(self) -> bool:
-        self._pos = 0
-        return True
-
-
 def some_bytes(call: Call, count: int) -> Response:
     """So many bytes, random but the same for the same `seed`."""
     _within("The number of bytes", count, 0, MAX_BYTES)
     seed = int(_number(call, "seed", 0, 0, 2**53))
     block = random.Random(seed).randbytes(min(count, _BLOCK) or 1)
-    return Response(RepeatedBytes(block, count))
+    return Response(IteratorSource(call.exchange.reactor, _repeated(block, count), count))
+
+
+def _repeated(block: bytes, count: int) -> Iterator[memoryview]:
+    while count:
+        piece = memoryview(block)[:count]
+        count -= len(piece)
+        yield piece
 
 
 def stream(call: Call, count: int) -> Response:
@@ -161,55 +145,29 @@ def redirect(call: Call, count: int) -> Response:
     return Response(None, status, [(b"Location", location)])
 
 
-class Drip(Source):
-    """Bytes one by one at even times."""
-
-    __slots__ = ("_delay", "_given", "_interval", "_ready_at", "_reactor", "_timer")
-
-    def __init__(self, reactor: Reactor, count: int, delay: float, duration: float) -> None:
-        super().__init__(count)
-        self._reactor = reactor
-        self._given = 0
-        self._interval = duration / max(1, count - 1)
-        self._ready_at = reactor.now + delay
-        self._timer: Timer | None = None
-
-    def pull(self, limit: int) -> bytes | None:
-        assert self.length is not None
-        left = self.length - self._given
-        if not left:
-            return b""
-        now = self._reactor.now
-        if now < self._ready_at:
-            if self._timer is None:
-                self._timer = self._reactor.call_later(self._ready_at - now, self._go_on)
-            return None
-        # Whoever was kept waiting gets what has become due meanwhile.
-        due = left if not self._interval else min(left, 1 + int((now - self._ready_at) / self._interval))
-        count = min(due, limit)
-        self._given += count
-        self._ready_at += count * self._interval
-        return b"*" * count
-
-    def _go_on(self) -> None:
-        self._timer = None
-        if self.on_ready is not None:
-            self._reactor.call_soon(self.on_ready)
-
-    def close(self) -> None:
-        self.on_ready = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
 def drip(call: Call) -> Response:
     """`numbytes` bytes over `duration` seconds, after `delay` seconds, with `code`."""
     count = int(_number(call, "numbytes", 10, 0, MAX_DRIP))
     duration = _number(call, "duration", 2, 0, MAX_DELAY)
     pause = _number(call, "delay", 0, 0, MAX_DELAY)
     status = int(_number(call, "code", 200, 200, 599))
-    return Response(Drip(call.exchange.reactor, count, pause, duration), status)
+    reactor = call.exchange.reactor
+    return Response(IteratorSource(reactor, _drops(reactor, count, pause, duration), count), status)
+
+
+def _drops(reactor: Reactor, count: int, delay: float, duration: float) -> Iterator[bytes | Pause]:
+    """Bytes one by one at even times; whoever was kept waiting gets what has become due meanwhile."""
+    interval = duration / max(1, count - 1)
+    due_at = reactor.now + delay
+    while count:
+        late = reactor.now - due_at
+        if late < 0:
+            yield Pause(-late)
+            continue
+        due = min(count, 1 + int(late / interval)) if interval else count
+        count -= due
+        due_at += due * interval
+        yield b"*" * due
 
 
 ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Any]]] = [

@@ -6,7 +6,7 @@ It stands before any handler. What an exchange comes to is the verdict of cache/
     Hit, Stale    answered from the store; a Stale one may start a validation that nobody waits for
     Miss          joins the fetch that is under way for the key, or begins one
     Revalidate    the same, with the stored response's validators in the request
-    Pass          goes to the handler, and the store keeps out of it
+    Pass          goes to the handler, and the store keeps out of it; by an OtherMethod it may change what is stored
     Unavailable   504
 
 A fetch that several may wait for is a SharedFetch.
@@ -14,44 +14,35 @@ A fetch that several may wait for is a SharedFetch.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from cache.entry import Entry
-from cache.fill import Fill
-from cache.invalidation import invalidates
 from cache.key import primary_key
 from cache.policy import DEFAULT_POLICY, Policy
 from cache.rules import Hit, Miss, Pass, Revalidate, Stale, Unavailable, conditional_fields, lookup, matching, may_answer
 from cache.status import forward_status, hit_status, stale_status, with_key
 from cache.stores.memory import ContentSource, MemoryStore
-from cache.storing import displaced, may_store
-from cache.validation import Updates, after_head
+from cache.storing import displaced
+from cache.validation import Updates
+from handlers.hit_for_miss import OWN_TERMS, REFUSED, TOO_LARGE, HitForMiss, key_of, remember
+from handlers.other_methods import OtherMethod
 from handlers.shared_fetch import SharedFetch, answer_each
 from handlers.stored import Rendered, answer_conditionally
+from handlers.under_way import UnderWay
 from reactor.errors import ProtocolError
-from reactor.exchange import Body, Exchange, Handler, Head, Source, error_page
-from reactor.http.fields import Fields
+from reactor.exchange import Exchange, Handler, Head, error_page
 from reactor.http.parser import Request
 from reactor.loop import Reactor
 from reactor.timing import FetchTimes
 
-log = logging.getLogger("handlers.caching")
-
-HIT_FOR_MISS_SECONDS = 30.0  # how long a key that could not be stored is fetched by each for itself, unless one can be
-# Why: the response was too large; or its head was refused, once or twice running. Once may have been for one client alone.
-TOO_LARGE, ONCE, REFUSED = "too large", "once", "refused"
-HIT_FOR_MISS_KEYS = 4096  # remembered so; the oldest is forgotten
 VALIDATED_KEYS = 4096  # remembered as validated by a client while nothing was stored; the oldest is forgotten
 # Shared fetches under way for one key (one per variant), and as many of its ranges; further exchanges go on alone.
 FETCHES_PER_KEY = 16
 
-# Credentials, and directives for caches: who sends these is neither answered by another's fetch, nor are others by theirs.
-_OWN_TERMS = frozenset((b"authorization", b"cache-control", b"pragma"))
 _OWN_CONDITIONS = frozenset((b"if-none-match", b"if-modified-since"))
-_TELLING = frozenset((b"cache-control", b"expires", b"etag", b"last-modified"))
+_PASSED_ON = (REFUSED, TOO_LARGE)
 _WAITED = ("collapsed", "alone")  # verdicts of exchanges that have waited for a fetch in vain
 _FORWARDED = ("uri-miss", "vary-miss", "bypass", "request", "partial", "stale")  # RFC 9211 section 2.2, but for `method`
 
@@ -77,11 +68,9 @@ class Caching:
         self.policy = policy
         self.name = name
         self.pseudonym = pseudonym
-        self.fetches: dict[bytes, list[SharedFetch]] = {}  # under way, which others may wait for
-        self._apart: dict[bytes, list[SharedFetch]] = {}  # under way, which nobody else may
-        self._unstorable: dict[bytes, tuple[float, str]] = {}  # key → until when (seconds on the reactor's clock), and why
-        self._targets = frozenset(policy.targets)
-        self._telling = _TELLING | self._targets
+        self.fetches: dict[bytes, dict[SharedFetch, None]] = {}  # under way, which others may wait for, by key
+        self.apart: dict[bytes, dict[UnderWay, None]] = {}  # under way, which nobody else may
+        self.unstorable = HitForMiss(reactor, policy)
         self._validated: dict[bytes, None] = {}  # keys of which the origin told a client lately that it has them already
         self._notes = {fwd: partial(self._note, forward_status(name, fwd)) for fwd in _FORWARDED}
         self._notes_in_vain = {
@@ -96,7 +85,7 @@ class Caching:
             self.handler.handle(exchange)  # a target with no origin is nothing to store
             return
         if request.upgrade is not None and request.method == b"GET":  # nothing that is stored is an answer to that
-            self.pass_on(exchange, key, "bypass")
+            self.pass_on(exchange, "bypass")
             return
         found = self.store.get(key)
         if type(found) is tuple:
@@ -106,14 +95,13 @@ class Caching:
 
     def decide(self, exchange: Exchange, key: bytes, entries: Sequence[Entry]) -> None:
         """Answer, wait or forward, now that the stored responses are known."""
-        now = exchange.reactor.now
-        if not entries and key in self._unstorable and self._goes_alone(exchange.request, key):
-            why = self._unstorable[key][1]
-            if why != ONCE:
+        if not entries and key in self.unstorable:
+            alone = self.unstorable.why(exchange.request, key)
+            if alone in _PASSED_ON:
                 exchange.reason = "what came a moment ago could not be stored"
-                self.pass_on(exchange, key, "uri-miss", watched=why == REFUSED)
+                self.pass_on(exchange, "uri-miss", watched=alone == REFUSED)
                 return
-        verdict = lookup(exchange.request, entries, now, self.policy)
+        verdict = lookup(exchange.request, entries, exchange.reactor.now, self.policy)
         kind = type(verdict)
         if exchange.timing is not None:
             exchange.reason = f"{verdict.reason} ({verdict.section})"
@@ -124,7 +112,10 @@ class Caching:
             if verdict.revalidate:  # type: ignore[union-attr]
                 self._validate_behind(exchange, key, entries, verdict.entry)  # type: ignore[union-attr]
         elif kind is Pass:
-            self.pass_on(exchange, key, verdict.fwd)  # type: ignore[arg-type]
+            if verdict.fwd == "method":
+                OtherMethod(self, key, exchange.request).pass_on(exchange)
+            else:
+                self.pass_on(exchange, verdict.fwd)  # type: ignore[arg-type]
         elif kind is Unavailable:
             exchange.verdict = "unavailable"
             exchange.respond(*error_page(504, verdict.reason))
@@ -139,10 +130,12 @@ class Caching:
         entry.store.visited = True
         now = exchange.reactor.now
         rendered = entry.rendered
-        if rendered is None:
-            rendered = entry.rendered = Rendered(entry, now, self._hit_status(entry, now))
-        elif now >= rendered.until:
-            rendered.renew(entry, now, self._hit_status(entry, now))
+        if rendered is None or now >= rendered.until:
+            status = self.told(hit_status(self.name, entry.ttl(now)), entry.store.key)
+            if rendered is None:
+                rendered = entry.rendered = Rendered(entry, now, status)
+            else:
+                rendered.renew(entry, now, status)
         if special:
             answer_conditionally(exchange, entry, rendered.head)
             return
@@ -157,154 +150,31 @@ class Caching:
         status = self.told(stale_status(self.name, entry.ttl(now), stale.why), entry.store.key)
         answer_conditionally(exchange, entry, Rendered(entry, now, status).head)
 
-    def _hit_status(self, entry: Entry, now: float) -> bytes:
-        status = hit_status(self.name, entry.ttl(now))
-        return with_key(status, entry.store.key) if self.policy.status_key else status
-
     def told(self, status: bytes, key: bytes) -> bytes:
         """A member of Cache-Status, with the key where that is asked for."""
         return with_key(status, key) if self.policy.status_key else status
 
     # To the handler.
 
-    def pass_on(self, exchange: Exchange, key: bytes, fwd: str, watched: bool = False) -> None:
+    def pass_on(self, exchange: Exchange, fwd: str, watched: bool = False) -> None:
         if watched:
-            exchange.map_head(self._watch)
-        told: list[bytes] = []
-        if fwd == "method":
-            exchange.map_head(partial(self._note_method, told))
-        else:
-            exchange.map_head((self._notes_in_vain if exchange.verdict in _WAITED else self._notes)[fwd])
+            exchange.map_head(self.unstorable.watch)
+        exchange.map_head((self._notes_in_vain if exchange.verdict in _WAITED else self._notes)[fwd])
         exchange.verdict = "pass"
         if exchange.timing is not None:
             exchange.timing.fetch = FetchTimes()  # it may have waited for another's before
-        if exchange.request.method == b"POST":
-            posted = partial(self._posted, exchange, key, told)
-            exchange = exchange.derive(exchange.request, exchange.body, posted, self._post_ended)
         self.handler.handle(exchange)
 
     def _note(self, status: bytes, exchange: Exchange, head: Head) -> Head:
         if exchange.error is not None:
             return head  # RFC 9211 section 2: not on what an intermediary made itself
-        if exchange.request.method == b"HEAD":
-            status += self._head_answered(exchange, head)
         if self.policy.status_key:
-            status = with_key(status, _key_of(exchange))
+            status = with_key(status, key_of(exchange))
         head = head.edited()
         head.fields.append_valid(b"Cache-Status: " + status, b"cache-status", status)
         return head
 
-    def _watch(self, exchange: Exchange, head: Head) -> Head:
-        """What one client brought upon itself keeps a key out of the store no longer than until another asks."""
-        index = head.fields.index
-        # By no rule, what tells neither a lifetime nor a validator is of no use, and what says no-store is not asked further;
-        # that is most of what comes here.
-        if exchange.error is not None or not self.policy.rules and (
-            self._telling.isdisjoint(index) or (b"no-store" in index.get(b"cache-control", b"") and self._targets.isdisjoint(index))
-        ):
-            return head
-        request, key = exchange.request, _key_of(exchange)
-        until, why = self._unstorable.get(key, (0.0, ""))
-        if why == REFUSED and self._may_store(exchange, request, key, head) is not None:
-            self._unstorable[key] = until, ONCE
-        return head
-
-    def _note_method(self, told: list[bytes], exchange: Exchange, head: Head) -> Head:
-        """RFC 9111 section 4.4: what an unsafe method may have changed is not used again unasked.
-
-        `told` is what else Cache-Status says.
-        """
-        request = exchange.request
-        if exchange.error is not None or not request.path.startswith(b"/"):
-            return head  # `*` and CONNECT's target are no URIs
-        uri = _key_of(exchange)
-        gone = invalidates(request, uri, head.status, head.fields)
-        for key in gone.keys:
-            self._invalidate(key)
-        if gone.groups:
-            self._invalidate_groups(gone.origin + b"/", frozenset(gone.groups))
-        head = head.edited()
-        status = b"".join([forward_status(self.name, "method"), *told])
-        head.fields.add(b"Cache-Status", self.told(status, uri))
-        return head
-
-    def _invalidate(self, key: bytes) -> None:
-        self.with_entries(key, self._remove)
-        for fetch in [*self.fetches.get(key, ()), *self._apart.get(key, ())]:
-            fetch.taint()
-
-    def _invalidate_groups(self, prefix: bytes, groups: frozenset[bytes]) -> None:
-        """RFC 9875 section 3: everything in these groups, of the same origin."""
-        self.store.purge(lambda key, entry: key.startswith(prefix) and not groups.isdisjoint(entry.groups))
-        for table in (self.fetches, self._apart):
-            under_way = [fetch for key, fetches in table.items() if key.startswith(prefix) for fetch in fetches]
-            for fetch in under_way:
-                fetch.taint_groups(groups)
-
-    def _remove(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            self.store.remove(entry)
-
-    def _head_answered(self, exchange: Exchange, head: Head) -> bytes:
-        """RFC 9111 section 4.3.5: an answer to HEAD freshens, or puts in doubt, what is stored for GET.
-
-        It may be stored itself; what Cache-Status says of that.
-        """
-        request, reactor, key = exchange.request, exchange.reactor, _key_of(exchange)
-        if head.status == 200:
-            times = (exchange.started, reactor.now, reactor.wall)
-            self.with_entries(key, partial(self._after_head, request, head.fields.copy(), times))
-        entry = self._may_store(exchange, request, key, head)
-        if entry is None or (writer := self.store.begin(key, entry, 0)) is None:
-            return b""
-        writer.commit()
-        self.with_entries(key, partial(self.displace, request, entry))
-        return _stored(entry, reactor.now)
-
-    def _may_store(self, exchange: Exchange, request: Request, key: bytes, head: Head) -> Entry | None:
-        """What is to be stored of a head that has just come in answer to `exchange`."""
-        reactor = exchange.reactor
-        return may_store(
-            request, key, head.status, head.reason, head.fields, exchange.started, reactor.now, reactor.wall, self.policy
-        ).entry
-
-    def displace(self, request: Request, new: Entry, entries: Sequence[Entry]) -> None:
-        """The variant that a new response takes the place of goes; not one that came while it was still arriving."""
-        for old in displaced(request, [entry for entry in entries if entry is not new], new):
-            if old.response_time <= new.response_time:
-                self.store.remove(old)
-
-    def _posted(
-        self, exchange: Exchange, key: bytes, told: list[bytes], inner: Exchange, head: Head, body: Body
-    ) -> None:
-        """RFC 9110 section 9.3.3: a POST's answer may say that it is what a GET would have brought, and for how long."""
-        exchange.error, exchange.upstream = inner.error, inner.upstream
-        entry = self._may_store(inner, exchange.request, key, head) if inner.error is None else None
-        length = len(body) if isinstance(body, bytes) else body.length
-        writer = self.store.begin(key, entry, length) if entry is not None else None
-        if writer is not None and isinstance(body, bytes) and not writer.write(body):
-            writer.discard()
-            writer = None
-        if entry is None or writer is None:
-            exchange.respond(head, body)
-            return
-        told.append(_stored(entry, self.reactor.now))
-        if isinstance(body, Source):
-            fill = Fill(self.reactor, entry, body, writer, _nothing_more)
-            exchange.respond(head, fill.join())
-        else:
-            exchange.respond(head, body)  # what it invalidates goes first
-            writer.commit()
-
-    def _post_ended(self, inner: Exchange) -> None:
-        if not inner.status:  # it was given up before there was an answer
-            inner.outer.abort(inner.failure or "the handler gave up")  # type: ignore[attr-defined]
-
-    def _after_head(
-        self, request: Request, fields: Fields, times: tuple[float, float, float], entries: Sequence[Entry]
-    ) -> None:
-        if entries:
-            self.apply(after_head(request, entries, fields, *times, self.policy))
+    # The store.
 
     def with_entries(self, key: bytes, use: Callable[[Sequence[Entry]], object]) -> None:
         """Call `use` with what is stored under a key: now, or once a store that answers later does."""
@@ -313,6 +183,16 @@ class Caching:
             use(found)
         else:
             found.on_ready = use  # type: ignore[attr-defined]
+
+    def remove(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self.store.remove(entry)
+
+    def displace(self, request: Request, new: Entry, entries: Sequence[Entry]) -> None:
+        """The variant that a new response takes the place of goes; not one that came while it was still arriving."""
+        for old in displaced(request, [entry for entry in entries if entry is not new], new):
+            if old.response_time <= new.response_time:
+                self.store.remove(old)
 
     def apply(self, updates: Updates) -> None:
         """Do with stored responses what a validation decided."""
@@ -326,20 +206,17 @@ class Caching:
 
     def _fetch(self, exchange: Exchange, key: bytes, entries: Sequence[Entry], verdict: Miss | Revalidate) -> None:
         request = exchange.request
-        fields = request.fields.index
-        apart = key in self._unstorable and self._goes_alone(request, key)
-        if apart and (why := self._unstorable[key][1]) != ONCE:
-            self.pass_on(exchange, key, verdict.fwd, watched=why == REFUSED)
+        alone = self.unstorable.why(request, key) if key in self.unstorable else None
+        ranged = type(verdict) is Miss and request.method == b"GET" and b"range" in request.fields.index
+        ranged = ranged and not self.policy.fetch_whole
+        if alone in _PASSED_ON or ranged and not self.policy.store_partial:
+            self.pass_on(exchange, verdict.fwd, watched=alone == REFUSED)
             return
-        ranged = b"range" in fields and type(verdict) is Miss and not self.policy.fetch_whole
-        if request.method != b"GET" or ranged and not self.policy.store_partial:
-            self.pass_on(exchange, key, verdict.fwd)
-            return
-        under_way = self.fetches.get(key, ())
         waited = exchange.verdict
-        part = (fields[b"range"], fields.get(b"if-range")) if ranged else None
-        shared = not apart and waited != "alone" and self._is_shared(request, verdict)
+        part = (request.fields[b"range"], request.fields.get(b"if-range")) if ranged else None
+        shared = alone is None and waited != "alone" and self._is_shared(request, verdict)
         exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
+        under_way = self.fetches.get(key, ())
         if shared:
             for fetch in under_way:
                 if fetch.part != part:
@@ -347,8 +224,8 @@ class Caching:
                 if fetch.join(exchange):
                     return
                 if fetch.too_large:
-                    self.mark_unstorable(key)
-                    self.pass_on(exchange, key, verdict.fwd)
+                    self.unstorable.add(key, TOO_LARGE)
+                    self.pass_on(exchange, verdict.fwd)
                     return
         alike = [fetch for fetch in under_way if (fetch.part is None) is (part is None)]
         shared = shared and len(alike) < FETCHES_PER_KEY and not self._asks_for_itself(request, key, verdict)
@@ -364,7 +241,7 @@ class Caching:
     def _is_shared(self, request: Request, verdict: Miss | Revalidate) -> bool:
         """Whether others may wait for the answer: not where each must have one of its own (RFC 9111 section 5.2.2.4)."""
         index = request.fields.index
-        if not _OWN_TERMS.isdisjoint(index):
+        if request.method == b"HEAD" or not OWN_TERMS.isdisjoint(index):
             return False
         if self.pseudonym is not None and self.pseudonym in index.get(b"via", b""):
             return False  # it has been here before, and what it would wait for waits for it
@@ -380,77 +257,38 @@ class Caching:
         """
         if type(verdict) is not Miss or _OWN_CONDITIONS.isdisjoint(request.fields.index):
             return False
-        return key not in self.fetches and key not in self._apart and key not in self._validated
+        return key not in self.fetches and key not in self.apart and key not in self._validated
 
     def _validate_behind(self, exchange: Exchange, key: bytes, entries: Sequence[Entry], entry: Entry) -> None:
         """RFC 5861 section 3: the client has its answer; one validation per key runs without it."""
         request = exchange.request
-        under_way = (*self.fetches.get(key, ()), *self._apart.get(key, ()))
-        if request.method != b"GET" or any(b"range" not in fetch.request.fields.index for fetch in under_way):
+        under_way = [fetch.request for fetch in (*self.fetches.get(key, ()), *self.apart.get(key, ()))]
+        whole = [asked for asked in under_way if asked.method == b"GET" and b"range" not in asked.fields.index]
+        if request.method != b"GET" or whole:
             return
         candidates = matching(request, entries)
         asked = conditional_fields(request, candidates, entry, for_client=False)
         verdict = Revalidate(entry, tuple(candidates), asked, "stale", "it is stale", "RFC 5861 section 3")
-        shared = _OWN_TERMS.isdisjoint(request.fields.index)
+        shared = OWN_TERMS.isdisjoint(request.fields.index)
         SharedFetch(self, key, request, entries, verdict, shared, behind=True).start(exchange)
 
-    def under_way(self, fetch: SharedFetch, shared: bool) -> None:
-        """For SharedFetch: it begins; others may wait for it if it is `shared`."""
-        (self.fetches if shared else self._apart).setdefault(fetch.key, []).append(fetch)
+    def under_way(self, fetch: UnderWay, shared: bool) -> None:
+        """It begins; others may wait for it if it is `shared`."""
+        table: dict[bytes, dict[Any, None]] = self.fetches if shared else self.apart
+        table.setdefault(fetch.key, {})[fetch] = None
 
-    def over(self, fetch: SharedFetch) -> None:
-        """For SharedFetch: nobody can join it any more."""
-        for table in (self.fetches, self._apart):
-            fetches = table.get(fetch.key)
-            if fetches is not None and fetch in fetches:
-                fetches.remove(fetch)
+    def over(self, fetch: UnderWay) -> None:
+        """Nobody can join it any more, and no change concerns it."""
+        tables: tuple[dict[bytes, dict[Any, None]], ...] = (self.fetches, self.apart)
+        for table in tables:
+            if (fetches := table.get(fetch.key)) is not None:
+                fetches.pop(fetch, None)
                 if not fetches:
                     del table[fetch.key]
 
-    def _goes_alone(self, request: Request, key: bytes) -> bool:
-        """Hit-for-miss: a plain GET for what could not be stored a moment ago."""
-        if self._unstorable[key][0] <= self.reactor.now:
-            del self._unstorable[key]
-            return False
-        return request.method == b"GET" and not request.length and b"cache-control" not in request.fields.index
-
-    def mark_unstorable(self, key: bytes, refused: bool = False) -> None:
-        """Hit-for-miss: for a while nobody waits for anybody else's fetch of this key."""
-        self._unstorable.pop(key, None)
-        if len(self._unstorable) >= HIT_FOR_MISS_KEYS:
-            del self._unstorable[next(iter(self._unstorable))]
-        self._unstorable[key] = self.reactor.now + HIT_FOR_MISS_SECONDS, ONCE if refused else TOO_LARGE
-
-    def refused_again(self, key: bytes, request: Request) -> None:
-        """Another response after the first could not be stored either: those that come next are passed on."""
-        until, why = self._unstorable.get(key, (0.0, ""))
-        if why == ONCE and _OWN_TERMS.isdisjoint(request.fields.index):
-            self._unstorable[key] = until, REFUSED
-
-    def mark_storable(self, key: bytes) -> None:
-        """One could be stored: those who ask from now on wait for each other again."""
-        self._unstorable.pop(key, None)
-
     def mark_validated(self, key: bytes) -> None:
         """The next one that asks for this key fetches it whole, whatever it has itself."""
-        self._validated.pop(key, None)
-        if len(self._validated) >= VALIDATED_KEYS:
-            del self._validated[next(iter(self._validated))]
-        self._validated[key] = None
-
-
-def _key_of(exchange: Exchange) -> bytes:
-    request = exchange.request
-    return primary_key(request.scheme or exchange.scheme, request.authority, request.path)
-
-
-def _stored(entry: Entry, now: float) -> bytes:
-    """What Cache-Status adds where the answer to what was passed on is stored after all."""
-    return b"; stored; ttl=%d" % entry.ttl(now)
-
-
-def _nothing_more(fill: Fill) -> None:
-    """A fill that nobody can join is nowhere to be taken out of."""
+        remember(self._validated, key, None, VALIDATED_KEYS)
 
 
 class _Waiting:

@@ -23,13 +23,10 @@ ReceiveFile = Callable[["Call", Part, bytes], object]
 class Application(Protocol):
     """What a call belongs to: the Api."""
 
-    requests: int
-    answers: list[int]
-
     def run(self, call: Call) -> None:
         """The body is there: call the function and answer what it returns."""
 
-    def answer(self, call: Call, value: Any) -> None:
+    def answer(self, exchange: Exchange, value: Any) -> None:
         """Answer what a function returned, or would have."""
 
 
@@ -143,7 +140,7 @@ class Call:
 
     def respond(self, value: Any) -> None:
         """Answer now what the function would have returned; after it returned PENDING."""
-        self.api.answer(self, value)
+        self.api.answer(self.exchange, value)
 
     def after(self, seconds: float, value: Any) -> Pending:
         """Answer `value` in so many seconds, unless the client leaves: `return call.after(1, {...})`."""
@@ -239,7 +236,7 @@ class BodyReader:
     def _refuse(self, error: Problem | ProtocolError | BodyCutShort) -> None:
         self._body = None
         problem = error if isinstance(error, Problem) else problem_of(error)
-        self._call.api.answer(self._call, problem.response())
+        self._call.api.answer(self._call.exchange, problem.response())
 
     def failed(self, error: Exception) -> None:
         """A function of the application raised (logged by the loop)."""

@@ -23,37 +23,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from handlers.request_heads import EXPECT, Heads, Way, default_lines, sent_lines, targets, with_defaults
+from handlers.transfer_body import TransferBody
 from reactor.client import Call, Pool, Via
 from reactor.client_connection import IDEMPOTENT
-from reactor.errors import BodyCutShort, ContentError, FetchFailed, ProtocolError, TimedOut, UpstreamError
-from reactor.exchange import Body, BytesSource, Source, WrappedSource, as_source
+from reactor.errors import ContentError, FetchFailed, ProtocolError, TimedOut, UpstreamError
+from reactor.exchange import Body, BytesSource, Source, as_source
 from reactor.http import redirects
-from reactor.http.codings import ACCEPT_ENCODING, Decoder, decoder_for
+from reactor.http.codings import Decoder, decoder_for
 from reactor.http.dates import parse_date
 from reactor.http.fields import Fields, Text
-from reactor.http.grammar import DIGITS, TARGET_TABLE
+from reactor.http.grammar import DIGITS
 from reactor.http.parser import Response
-from reactor.http.uri import DEFAULT_PORTS, Origin, origin_of, split_absolute
-from reactor.http.writer import request_line
+from reactor.http.uri import Origin
 from reactor.loop import Timer
 
-USER_AGENT = b"reactor"
 REDIRECTS = 20  # followed for one request, unless it says otherwise; beyond, it fails
 EXPECT_ABOVE = 1024 * 1024  # bytes of a request's body from which on 100 (Continue) is waited for, as curl does
 RETRY_FIRST = 1.0  # seconds before the first repetition, doubled for each further one
 RETRY_MOST = 600.0  # seconds; a Retry-After beyond this is not waited for, and the answer is passed on as it is
 TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))  # statuses that another try may better, as curl's --retry has them
-MEMO_URLS = 1024  # URLs remembered with their parts; at the limit the memo starts anew
-MEMO_URL_LENGTH = 1024  # characters; longer ones are not remembered
-
-_DEFAULTS = b"User-Agent: %b\r\nAccept: */*\r\n" % USER_AGENT
-_EXPECT = b"Expect: 100-continue\r\n"
-_DEFAULTS_DECODED = b"%bAccept-Encoding: %b\r\n" % (_DEFAULTS, ACCEPT_ENCODING)
-# Made by the connection or by the URL; "Host" alone may be said otherwise.
-_NOT_SENT = (b"host", b"content-length", b"transfer-encoding")
-
-
-Way = tuple[Origin, Via | None, bytes]  # whom a request goes to, through whose tunnel, and its head without framing
 
 
 class Hop(NamedTuple):
@@ -88,17 +77,7 @@ class Client:
     def __init__(self, pool: Pool, proxy: Origin | None = None, proxy_fields: bytes = b"") -> None:
         self.pool = pool
         self.reactor = pool.reactor
-        self.via = Via(proxy, proxy_fields) if proxy is not None else None
-        self.plain = _PlainHeads(self)
-
-    def head(self, method: bytes, url: str, host: bytes | None, lines: bytes) -> Way:
-        """Whom a request goes to, and its head without framing; raises FetchFailed and ProtocolError."""
-        origin, path = targets[url]
-        to, via = origin, self.via
-        if via is not None and origin.scheme == b"http":
-            to, path, lines, via = via.proxy, bytes(origin) + path, lines + via.fields, None
-        line = request_line(method, path)
-        return to, via, b"%bHost: %b\r\n%b" % (line, origin.authority if host is None else host, lines)
+        self.heads = Heads(Via(proxy, proxy_fields) if proxy is not None else None)
 
     def request(
         self,
@@ -180,7 +159,7 @@ class Transfer:
             self._timer = client.reactor.call_later(timeout, self._timed_out)
         try:
             if fields:
-                self.fields = _with_defaults(fields, decode)
+                self.fields = with_defaults(fields, decode)
             self._ask()
         except ProtocolError as error:
             client.reactor.call_soon(self._fail, self._failure(str(error), "request"))
@@ -199,7 +178,7 @@ class Transfer:
             self.call = None
         if isinstance(self.body, Source):
             self.body.close()
-        self._over()
+        self.over()
 
     # Asking.
 
@@ -211,7 +190,7 @@ class Transfer:
         elif waits:
             waits = False  # a body that is there and short goes along with its head
         if self.fields is None and not waits:
-            to, via, head = client.plain[self.method, self.url, self.decode]
+            to, via, head = client.heads[self.method, self.url, self.decode]
         else:
             to, via, head = self._head(self.fields, bool(waits))
         if self.watcher is not None:
@@ -219,10 +198,10 @@ class Transfer:
         self.call = client.pool.call(to, self.method, head, body, self, bool(waits), via=via)
 
     def _head(self, fields: Fields | None, waits: bool) -> Way:
-        """As Client.head."""
+        """As Heads.make."""
         host = None if fields is None else fields.index.get(b"host")
-        lines = (_DEFAULTS_DECODED if self.decode else _DEFAULTS) if fields is None else _sent(fields)
-        return self.client.head(self.method, self.url, host, lines + _EXPECT if waits else lines)
+        lines = default_lines(self.decode) if fields is None else sent_lines(fields)
+        return self.client.heads.make(self.method, self.url, host, lines + EXPECT if waits else lines)
 
     def _large_body(self, body: Body) -> tuple[Source, bool]:
         """A body that 100 (Continue) is waited for, unless the caller has said otherwise (RFC 9110 section 10.1.1)."""
@@ -258,7 +237,7 @@ class Transfer:
         self.call = None
         self.address = call.address
         if error.phase == "internal":  # on_response may be what raised: then it is not the last that is heard
-            self._over()
+            self.over()
             self._on_error(self, self._failure(error.reason, error.phase))
             return
         if error.phase != "certificate" and self._repeats(None):
@@ -284,7 +263,7 @@ class Transfer:
         self.response = response
         self.body = body
         if type(body) is bytes:
-            self._over()
+            self.over()
         self._on_response(self)
 
     def _decoder(self, response: Response, body: Body) -> Decoder | None:
@@ -390,7 +369,7 @@ class Transfer:
 
     def _fail(self, error: FetchFailed) -> None:
         if self.ended is None:
-            self._over()
+            self.over()
             self._on_error(self, error)
 
     def _timed_out(self) -> None:
@@ -410,7 +389,7 @@ class Transfer:
             call.abort()
         self._fail(TimedOut(reason, phase, self.url, self.address, self.elapsed))
 
-    def _over(self) -> None:
+    def over(self) -> None:
         """Everything that could still call is given up."""
         if self.ended is not None:
             return
@@ -432,128 +411,6 @@ class Transfer:
     def __repr__(self) -> str:
         state = "over" if self.ended is not None else "answered" if self.response is not None else "asking"
         return f"<Transfer {self.method.decode('ascii')} {self.url} {state}>"
-
-
-class TransferBody(WrappedSource):
-    """The body of a transfer's response, decoded where it was coded; its end, and its close, are the transfer's."""
-
-    __slots__ = ("_transfer", "_decoder", "_cut", "_waiting")
-
-    def __init__(self, transfer: Transfer, inner: Source, decoder: Decoder | None) -> None:
-        super().__init__(inner, inner.length if decoder is None else None)
-        self._transfer: Transfer | None = transfer
-        self._decoder = decoder
-        self._cut: BodyCutShort | None = None
-        self._waiting = False
-
-    def pull(self, limit: int) -> bytes | memoryview | None:
-        if self._cut is not None:
-            raise self._cut
-        try:
-            data = self._inner.pull(limit) if self._decoder is None else self._decoded(self._decoder, limit)
-        except BodyCutShort as error:
-            self._cut = error
-            self._inner.close()
-            self._over()
-            raise
-        self._waiting = data is None
-        if data is not None and not len(data):
-            self.trailers = self._inner.trailers
-            self._over()
-        return data
-
-    def _decoded(self, decoder: Decoder, limit: int) -> bytes | None:
-        while not (data := decoder.read(limit)):
-            more = self._inner.pull(limit)
-            if more is None:
-                return None
-            if not len(more):
-                decoder.finish()
-                return b""
-            decoder.feed(more)
-        return data
-
-    def cut(self, reason: str) -> None:
-        """The time is up: whoever reads sees the body break off."""
-        self._cut = BodyCutShort(reason, 504)
-        on_ready, transfer = self.on_ready, self._transfer
-        self._inner.close()
-        self._over()
-        if self._waiting and on_ready is not None and transfer is not None:
-            transfer.client.reactor.call_soon(on_ready)
-
-    def close(self) -> None:
-        self._inner.close()
-        self._over()
-
-    def _over(self) -> None:
-        transfer, self._transfer = self._transfer, None
-        if transfer is not None:
-            transfer._over()
-
-
-class _Targets(dict[str, tuple[Origin, bytes]]):
-    """URL → origin, and path with query as they are sent; raises FetchFailed (phases "url" and "scheme")."""
-
-    def __missing__(self, url: str) -> tuple[Origin, bytes]:
-        try:
-            scheme, authority, path = split_absolute(url.partition("#")[0].encode("ascii"))
-            if scheme not in DEFAULT_PORTS:
-                raise FetchFailed(f"{scheme.decode('ascii')}: is not spoken, only http:// and https:// are", "scheme", url)
-            if path.translate(TARGET_TABLE) != path:
-                raise ProtocolError("white space or a control character in it")
-            found = origin_of(scheme, authority), path
-        except UnicodeEncodeError:
-            raise FetchFailed("not a URL: characters beyond ASCII must be percent-encoded", "url", url) from None
-        except ProtocolError as error:
-            raise FetchFailed(f"not a URL: {error}", "url", url) from None
-        if len(url) <= MEMO_URL_LENGTH:
-            if len(self) >= MEMO_URLS:
-                self.clear()
-            self[url] = found
-        return found
-
-
-targets = _Targets()
-
-
-class _PlainHeads(dict[tuple[bytes, str, bool], Way]):
-    """(method, URL, decode) → the way of a request with the default fields; raises as Client.head does."""
-
-    def __init__(self, client: Client) -> None:
-        super().__init__()
-        self._head = client.head
-
-    def __missing__(self, key: tuple[bytes, str, bool]) -> Way:
-        method, url, decode = key
-        found = self._head(method, url, None, _DEFAULTS_DECODED if decode else _DEFAULTS)
-        if len(url) <= MEMO_URL_LENGTH:
-            if len(self) >= MEMO_URLS:
-                self.clear()
-            self[key] = found
-        return found
-
-
-def _with_defaults(given: Iterable[tuple[Text, Text | None]], decode: bool) -> Fields:
-    """The fields of a request, with the default ones that it does not name; raises ProtocolError."""
-    pairs = list(given)
-    named = {(name if isinstance(name, bytes) else name.encode("latin-1", "replace")).lower() for name, _ in pairs}
-    fields = Fields([(b"User-Agent", USER_AGENT), (b"Accept", b"*/*")])
-    if decode and b"range" not in named:  # a part of a coded whole could not be undone
-        fields.add(b"Accept-Encoding", ACCEPT_ENCODING)
-    fields.remove(*named)
-    for name, value in pairs:
-        if value is not None:
-            fields.add(name, value)
-    return fields
-
-
-def _sent(fields: Fields) -> bytes:
-    """The field lines as they are sent, without what the connection and the URL say."""
-    if not fields.index.keys().isdisjoint(_NOT_SENT):
-        fields = fields.copy()
-        fields.remove(*_NOT_SENT)
-    return fields.wire()
 
 
 def drop(body: Body) -> None:

@@ -10,7 +10,7 @@ import ipaddress
 import math
 from collections import OrderedDict
 
-from reactor.exchange import Exchange, Handler, error_page
+from reactor.exchange import NO_STORE, Exchange, Handler, error_page
 
 MEMO_CLIENTS = 4096  # IPv6 addresses whose /64 is remembered; at the limit the memo starts anew
 CLIENTS = 16_384  # buckets kept; at the limit the client that was away for longest is forgotten, and so has a full one again
@@ -90,10 +90,8 @@ class ClientRate:
 def refuse_for_now(exchange: Exchange, status: int, reason: str, seconds: float) -> None:
     """429 (RFC 6585 section 4) or 503, with the whole seconds after which to come again."""
     exchange.verdict = "limited"
-    head, page = error_page(status, reason)
-    head.fields.add(b"Retry-After", b"%d" % max(1, math.ceil(seconds)))
-    head.fields.add(b"Cache-Control", b"no-store")
-    exchange.respond(head, page)
+    retry_after = b"Retry-After", b"%d" % max(1, math.ceil(seconds))
+    exchange.respond(*error_page(status, reason, retry_after, NO_STORE))
 
 
 class ClientConnections:

@@ -46,7 +46,7 @@ class Response:
     not kept; `close()`, or leaving the `with` block, ends what is not wanted any more.
     """
 
-    def __init__(self, session: Session, transfer: Transfer, head: Head, own_session: bool) -> None:
+    def __init__(self, session: Session, transfer: Transfer, head: Head) -> None:
         self.status = head.status
         self.reason = head.reason.decode("latin-1")
         self.fields: Fields = head.fields
@@ -55,7 +55,6 @@ class Response:
         self.trailers: Fields | None = None  # there after the body's end
         self._session = session
         self._transfer = transfer
-        self._own_session = own_session
         self._content: bytes | None = None
         self._read = 0  # bytes of it that were read
         if isinstance(transfer.body, bytes):
@@ -139,7 +138,7 @@ class Response:
         self._ended()
 
     def _ended(self) -> None:
-        if self._own_session:
+        if self._session._for_one:
             self._session.close()
 
     def _failure(self, reason: str, phase: str) -> FetchFailed:
@@ -181,6 +180,7 @@ class Session:
         self._pool = Pool(self.reactor, Connector(self.reactor, self._resolver), limits, tls)
         self._client = Client(self._pool, origin, told)
         self._closed = False
+        self._for_one = False  # closed with the end of its one answer
 
     def fetch(
         self,
@@ -231,9 +231,7 @@ class Session:
         if ended[0] is not None:
             raise ended[0]
         assert transfer.response is not None
-        return self._taken(Response(self, transfer, transfer.response, False), stream, into)
-
-    def _taken(self, response: Response, stream: bool, into: BinaryIO | None) -> Response:
+        response = Response(self, transfer, transfer.response)
         if into is not None:
             for piece in response.iter_bytes():
                 into.write(piece)
@@ -269,15 +267,12 @@ def fetch(
 ) -> Response:
     """One request on a loop of its own; the options are those of Session.fetch. Raises FetchFailed and ConfigError."""
     session = Session(proxy, limits, ca_file, insecure)
+    session._for_one = True
     try:
-        response = session.fetch(url, method, **options)
+        return session.fetch(url, method, **options)
     except BaseException:  # KeyboardInterrupt too: nobody else knows of the session
         session.close()
         raise
-    response._own_session = True
-    if not isinstance(response._transfer.body, Source) or response._content is not None:
-        session.close()
-    return response
 
 
 def basic(name: str, password: str) -> str:

@@ -6,20 +6,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from handlers.client import Client, Transfer, Watcher, drop, targets
+from handlers.client import Client, Transfer, Watcher, drop
 from handlers.download import CannotResume, Download
+from handlers.exit_codes import (
+    BROKEN,
+    CANNOT_RESUME,
+    HTTP_ERROR,
+    OK,
+    PARTIAL,
+    READ_ERROR,
+    WRITE_ERROR,
+    Failed,
+    code_of_cut,
+    code_of_failure,
+)
 from handlers.fetch import basic, without_user
+from handlers.notices import Measured, Notices
 from handlers.output import Output, why_unwritable
 from handlers.parts import Part, Parts
-from handlers.terminal import BAR_EVERY, BinaryRefused, Progress, Screen, columns_of, shown_head, visible, wants_colour
+from handlers.request_heads import targets
+from handlers.terminal import BinaryRefused, Screen, wants_colour
 from reactor.client import Pool
-from reactor.client_connection import NO_ANSWER, NO_RESPONSE
-from reactor.errors import BodyCutShort, ContentError, FetchFailed, TimedOut
+from reactor.errors import BodyCutShort, FetchFailed
 from reactor.exchange import PULL, Body, Source
 from reactor.http.codings import ACCEPT_ENCODING
 from reactor.http.dates import parse_date
@@ -27,39 +41,9 @@ from reactor.http.grammar import TARGET_OCTETS
 from reactor.http.parser import Response
 from reactor.http.uri import Origin
 from reactor.http.writer import status_line
-from reactor.loop import Reactor, Timer
+from reactor.loop import Reactor
 
 MAX_REDIRECTS = 50  # followed for one URL, as curl does; exit 47 beyond
-
-# Exit codes, as curl's.
-OK = 0
-UNSUPPORTED_SCHEME = 1
-BAD_URL = 3
-PROXY_NOT_RESOLVED = 5
-NOT_RESOLVED = 6
-NOT_CONNECTED = 7
-WEIRD_REPLY = 8
-PARTIAL = 18
-HTTP_ERROR = 22
-WRITE_ERROR = 23
-READ_ERROR = 26
-TIMED_OUT = 28
-NO_HANDSHAKE = 35
-CANNOT_RESUME = 33
-TOO_MANY_REDIRECTS = 47
-NO_ANSWER_AT_ALL = 52
-SEND_ERROR = 55
-BROKEN = 56
-CERTIFICATE_REFUSED = 60
-BAD_CONTENT = 61
-NOT_SENT_TWICE = 65
-
-_CODES = {
-    "url": BAD_URL, "request": BAD_URL, "scheme": UNSUPPORTED_SCHEME, "resolve": NOT_RESOLVED, "connect": NOT_CONNECTED,
-    "TLS handshake": NO_HANDSHAKE, "certificate": CERTIFICATE_REFUSED,
-    "send": SEND_ERROR, "read": READ_ERROR, "redirect": TOO_MANY_REDIRECTS, "content": BAD_CONTENT, "rewind": NOT_SENT_TWICE,
-}  # fmt: skip
-
 
 NO_TEXT = "the body is not text and would disturb the terminal: -o FILE, or -o - all the same"
 REMOTE_NAME = ""  # in `outputs`: the file is named as the URL's last segment
@@ -98,14 +82,6 @@ class FetchOptions:
     auto_referer: bool = False
 
 
-class Failed(Exception):
-    """One URL could not be fetched; `code` is the exit status."""
-
-    def __init__(self, reason: str, code: int) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
 class Fetch(Watcher):
     """Fetches every URL in order; `on_done(exit_code)` is called from the loop, with the first failure's code."""
 
@@ -126,7 +102,7 @@ class Fetch(Watcher):
         # Not sys.stdout: what a closed pipe did not take must not lie in a buffer until the interpreter's end.
         self._out = out if out is not None else open(1, "wb", buffering=0, closefd=False)
         self._output = Output(reactor, self._out, self)
-        self._err = err if err is not None else open(2, "wb", closefd=False)
+        self._notices = Notices(reactor, err if err is not None else open(2, "wb", closefd=False))
         self._parts = Parts(reactor, options.data or (), stdin, options.traced)
         self._client = Client(pool, options.proxy, options.proxy_fields)
         self._urls = iter(enumerate(options.urls))
@@ -138,8 +114,6 @@ class Fetch(Watcher):
         self._download: Download | None = None
         self._screen: Screen | None = None
         self._heads: list[bytes] = []  # to be shown before the body
-        self._progress: Progress | None = None
-        self._ticker: Timer | None = None
         self._stopped = False
 
     def start(self) -> None:
@@ -191,7 +165,8 @@ class Fetch(Watcher):
             drop(body)
             self._done_with_url(error)
             return
-        self._begin_progress()
+        if not options.silent and (self._download is not None or not self._out.isatty()):
+            self._notices.begin_progress(self._measure)
         self._transfer = self._client.request(
             options.method or method, self._url, self._responded, self._refused, fields, body,
             options.max_redirects if options.location else None, options.retries, options.max_time,
@@ -205,7 +180,7 @@ class Fetch(Watcher):
         resumed: list[tuple[str, str]] = []
         if self._user is not None and all(name.lower() != "authorization" for name, _ in fields):
             fields.append(("Authorization", basic(*self._user)))
-        try:
+        with _sink_failures():
             self._download = self._destination()
             if self._download is None:
                 if options.resume:
@@ -214,10 +189,6 @@ class Fetch(Watcher):
                 resumed = self._download.resume_fields(self._url)
             elif options.resume:
                 resumed = self._download.resume_at(options.resume)
-        except OSError as error:
-            raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
-        except CannotResume as error:
-            raise Failed(str(error), CANNOT_RESUME) from None
         if options.compressed and not resumed:
             fields.insert(0, ("Accept-Encoding", ACCEPT_ENCODING.decode("ascii")))
         return fields + resumed
@@ -236,11 +207,11 @@ class Fetch(Watcher):
 
     def asking(self, transfer: Transfer, head: bytes) -> None:
         if self.options.verbose:
-            self._say("> ", head + b"\r\n")
+            self._notices.head("> ", head + b"\r\n")
 
     def informed(self, transfer: Transfer, response: Response) -> None:
         if self.options.verbose:
-            self._say("< ", _head_text(response))
+            self._notices.head("< ", _head_text(response))
         if self._shows_heads:
             self._heads.append(_head_text(response))
 
@@ -288,12 +259,8 @@ class Fetch(Watcher):
             self._begin_output(response)
             return not options.head
         coded = options.compressed and b"content-encoding" in response.fields
-        try:
+        with _sink_failures():
             wanted = self._download.begin(self._url, response, coded)
-        except OSError as error:
-            raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
-        except CannotResume as error:
-            raise Failed(str(error), CANNOT_RESUME) from None
         if wanted:
             for head in self._heads:
                 self._write(head)
@@ -310,12 +277,13 @@ class Fetch(Watcher):
         if self._download is not None:
             return
         if not self.options.outputs and self._out.isatty():
-            self._screen = Screen(self._show, wants_colour(True))
+            self._screen = Screen(self._show, wants_colour())
         for head in self._heads:
-            if self._screen is not None:
-                self._screen.head(head)
-            else:
+            if self._screen is None:
                 self._write(head)
+            else:
+                with _sink_failures():
+                    self._screen.head(head)
         self._heads.clear()
 
     # Bodies.
@@ -339,20 +307,16 @@ class Fetch(Watcher):
                     self._ended()
                     return
                 self._write(data)
-        except ContentError as error:
-            self._done_with_url(Failed(error.reason, BAD_CONTENT))
         except BodyCutShort as error:
-            self._done_with_url(Failed(error.reason, TIMED_OUT if error.status == 504 else PARTIAL))
+            self._done_with_url(Failed(error.reason, code_of_cut(error)))
         except Failed as error:
             self._done_with_url(error)
 
     def _ended(self) -> None:
         assert self._transfer is not None and self._transfer.response is not None
         if self._screen is not None:
-            try:
+            with _sink_failures():
                 self._screen.finish()
-            except BinaryRefused:
-                raise Failed(NO_TEXT, WRITE_ERROR) from None
         self._finish(self._transfer.response)
 
     def _finish(self, response: Response) -> None:
@@ -360,34 +324,23 @@ class Fetch(Watcher):
         download = self._download
         if download is not None:
             modified = response.fields.get(b"last-modified") if self.options.remote_time else None
-            try:
+            with _sink_failures(cannot_resume=PARTIAL):
                 download.finish(parse_date(modified, self.reactor.wall) if modified is not None else None)
-            except CannotResume as error:
-                raise Failed(str(error), PARTIAL) from None
-            except OSError as error:
-                raise Failed(f"cannot write: {error.strerror}", WRITE_ERROR) from None
             self._download = None
         self._done_with_url(None)
 
     def _write(self, data: bytes | memoryview) -> None:
-        try:
+        with _sink_failures():
             if self._download is not None:
                 self._download.write(data)
             elif self._screen is not None:
                 self._screen.write(data)
             else:
                 self._output.write(data)
-        except BinaryRefused:
-            raise Failed(NO_TEXT, WRITE_ERROR) from None
-        except OSError as error:
-            raise Failed(why_unwritable(error), WRITE_ERROR) from None
 
     def _show(self, text: str) -> None:
-        """On the terminal that standard output is. Raises Failed."""
-        try:
-            self._output.write(text.encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            raise Failed(why_unwritable(error), WRITE_ERROR) from None
+        """On the terminal that standard output is. Raises OSError."""
+        self._output.write(text.encode("utf-8", "backslashreplace"))
 
     def output_drained(self) -> None:
         """A slow reader has taken what was there for it."""
@@ -404,12 +357,21 @@ class Fetch(Watcher):
         self._output.drop()
         self._pull()
 
+    def _measure(self) -> Measured:
+        """For the progress bar."""
+        body, download, call = self._body, self._download, self._transfer.call if self._transfer is not None else None
+        if body is not None and download is not None:
+            return download.size - download.kept, body.length, download.kept
+        if call is not None and isinstance(call.body, Source):
+            return call.sent, call.body.length, 0
+        return None
+
     # The end of one URL.
 
     def _done_with_url(self, error: Failed | FetchFailed | None) -> None:
         kept = self._give_up()
         if error is not None:
-            code = error.code if isinstance(error, Failed) else _exit_code(error, self.options.proxy is not None)
+            code = error.code if isinstance(error, Failed) else code_of_failure(error, self.options.proxy is not None)
             where = "" if isinstance(error, FetchFailed) else f"{self._url}: "
             if str(error):
                 self._complain(f"{where}{error}" + (f"; {kept}" if kept else ""))
@@ -419,7 +381,7 @@ class Fetch(Watcher):
 
     def _give_up(self) -> str:
         """Let go of everything that belongs to this URL; what there is to say of a file that is not whole."""
-        self._end_progress()
+        self._notices.end_progress()
         self._parts.stop()
         self._body = self._screen = None
         transfer, self._transfer = self._transfer, None
@@ -431,55 +393,22 @@ class Fetch(Watcher):
         except OSError as error:
             return f"what came is lost: {error.strerror}"
 
-    # What a person is told.
-
     def _complain(self, text: str) -> None:
         if not self.options.silent or self.options.show_errors:
-            self._tell(f"reactor: {visible(text, newlines=False)}\n")
+            self._notices.complain(text)
 
-    def _say(self, mark: str, head: bytes) -> None:
-        if self._err.isatty():
-            self._tell(shown_head(head, mark, wants_colour(True)))
-        else:
-            self._tell(b"".join(mark.encode() + line + b"\n" for line in head.split(b"\r\n")[:-1]))
 
-    def _tell(self, text: str | bytes) -> None:
-        if self._progress is not None:
-            self._progress.clear()
-        self._put(text)
-
-    def _put(self, text: str | bytes) -> None:
-        try:
-            self._err.write(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
-            self._err.flush()
-        except OSError:
-            pass  # nobody listens; the exit status tells
-
-    def _begin_progress(self) -> None:
-        """A bar, where there is a terminal for it and the body does not go there too."""
-        shown = not self._download and self._out.isatty()
-        if self._err.isatty() and not self.options.silent and not shown:
-            self._progress = Progress(self._put, columns_of(self._err), lambda: self.reactor.now)
-            self._ticker = self.reactor.call_later(BAR_EVERY, self._tick)
-
-    def _tick(self) -> None:
-        transfer, progress = self._transfer, self._progress
-        if transfer is None or progress is None:
-            return
-        self._ticker = self.reactor.call_later(BAR_EVERY, self._tick)
-        call = transfer.call
-        if self._body is not None and self._download is not None:
-            progress.tick(self._download.size - self._download.kept, self._body.length, self._download.kept)
-        elif call is not None and isinstance(call.body, Source):
-            progress.tick(call.sent, call.body.length)
-
-    def _end_progress(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
-            self._ticker = None
-        if self._progress is not None:
-            self._progress.clear()
-            self._progress = None
+@contextmanager
+def _sink_failures(cannot_resume: int = CANNOT_RESUME) -> Iterator[None]:
+    """What goes wrong where a body is written to, as Failed."""
+    try:
+        yield
+    except BinaryRefused:
+        raise Failed(NO_TEXT, WRITE_ERROR) from None
+    except CannotResume as error:
+        raise Failed(str(error), cannot_resume) from None
+    except OSError as error:
+        raise Failed(why_unwritable(error), WRITE_ERROR) from None
 
 
 def _complete(url: str, query: bytes | None) -> str:
@@ -512,15 +441,3 @@ def _head_text(response: Response) -> bytes:
     if response.version == 10:
         start = start.replace(b"HTTP/1.1", b"HTTP/1.0", 1)
     return start + response.fields.wire() + b"\r\n"
-
-
-def _exit_code(error: FetchFailed, proxied: bool) -> int:
-    if isinstance(error, TimedOut):
-        return TIMED_OUT
-    if error.phase == "resolve" and proxied:
-        return PROXY_NOT_RESOLVED
-    if error.reason == NO_ANSWER:
-        return NO_ANSWER_AT_ALL
-    if error.reason.startswith(NO_RESPONSE):
-        return WEIRD_REPLY
-    return _CODES.get(error.phase, BROKEN)

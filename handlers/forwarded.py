@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from reactor.addresses import network_of, numeric
 from reactor.errors import ConfigError, ProtocolError
 from reactor.exchange import Exchange, Handler
 from reactor.http.fields import Fields
@@ -27,13 +28,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def network(text: str) -> Network:
     """`address` or `address/bits`; raises ConfigError."""
     try:
-        found = ipaddress.ip_network(text.removeprefix("[").replace("]", "", 1))
+        return network_of(text)
     except ValueError as error:
         raise ConfigError(f"--trust {text!r}: {error}") from None
-    mapped = getattr(found.network_address, "ipv4_mapped", None)
-    if mapped is not None and found.prefixlen >= 96:  # RFC 4291 section 2.5.5.2
-        return ipaddress.IPv4Network((mapped, found.prefixlen - 96))
-    return found
 
 
 class Trust(dict[str, bool]):
@@ -52,10 +49,9 @@ class Trust(dict[str, bool]):
 
     def _holds(self, peer: str) -> bool:
         try:
-            address = ipaddress.ip_address(peer)
+            address = numeric(peer)
         except ValueError:
             return False  # a socket without one
-        address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self.networks)
 
 

@@ -14,7 +14,8 @@ import json
 import re
 from typing import NamedTuple
 
-from handlers.access import AccessControl, Rule, RuleSet, refuse
+from handlers.access import AccessControl, RuleSet, refuse
+from handlers.access_rules import Rule
 from reactor.exchange import Exchange, Handler, Head, error_page
 from reactor.http.uri import DEFAULT_PORTS, split_authority
 
@@ -32,7 +33,7 @@ _HOST = re.compile(rb"[A-Za-z0-9_](?:[A-Za-z0-9\-._]*)|\[[0-9A-Fa-f:.]+\]")
 
 _OPENING = """\
 // What goes through the proxy at %(address)s, and what does not.
-var proxy = %(proxy)s;
+var proxy = "%(proxy)s";
 """
 _TABLES = """\
 var names = %(names)s;
@@ -70,9 +71,12 @@ class Routes(NamedTuple):
     others: bool
 
 
+EVERYTHING = Routes(set(), set(), [], True)
+
+
 def routes(control: AccessControl, peer: str) -> Routes | Rule | None:
     """For a client: what goes through; or, where nothing may, the rule that says so, None if that is none."""
-    found, allowed, last = Routes(set(), set(), [], True), False, None
+    found, allowed, last = Routes(set(), set(), [], False), False, None
     for rule in control.rules.for_client(peer):
         allowed, last = allowed or rule.allow, rule
         if rule.hosts is not None:
@@ -80,33 +84,21 @@ def routes(control: AccessControl, peer: str) -> Routes | Rule | None:
             found.below.update(name.decode("ascii") for name in rule.hosts.parents)
             found.globs.extend(rule.hosts.glob_texts)
         elif rule.allow:
-            return Routes(set(), set(), [], True)
+            return EVERYTHING
         elif _is_for_all(rule):
             break
     else:
         if control.default_allow:
-            return Routes(set(), set(), [], True)
+            return EVERYTHING
         last = None
     if not allowed:
         return last
-    if len(found.names) + len(found.below) + len(found.globs) > PAC_HOSTS:
-        return Routes(set(), set(), [], True)
-    return found._replace(others=False)
+    return found if len(found.names) + len(found.below) + len(found.globs) <= PAC_HOSTS else EVERYTHING
 
 
 def _is_for_all(rule: Rule) -> bool:
     """Whether every request of its clients is meant."""
     return all(one is None for one in (rule.hosts, rule.ports, rule.methods, rule.schemes, rule.users, rule.path))
-
-
-def script(address: str, found: Routes, secure: bool = False) -> bytes:
-    """The script; `address` is host:port, and safe between quotes, `secure` says that TLS is spoken there."""
-    return _opening(address, secure) + _tables(found)
-
-
-def _opening(address: str, secure: bool) -> bytes:
-    proxy = f"{'HTTPS' if secure else 'PROXY'} {address}"
-    return (_OPENING % {"address": address, "proxy": json.dumps(proxy)}).encode("ascii")
 
 
 def _tables(found: Routes) -> bytes:
@@ -145,7 +137,8 @@ class Pac:
         found = self._for(exchange.peer)
         if isinstance(found, bytes):
             address = f"{host.decode('ascii')}:{DEFAULT_PORTS[exchange.scheme] if port is None else port}"
-            exchange.respond(Head(200, _FIELDS), _opening(address, exchange.scheme == b"https") + found)
+            proxy = f"{'HTTPS' if exchange.scheme == b'https' else 'PROXY'} {address}"
+            exchange.respond(Head(200, _FIELDS), (_OPENING % {"address": address, "proxy": proxy}).encode("ascii") + found)
         else:
             refuse(exchange, found)
 
@@ -157,6 +150,6 @@ class Pac:
             self._rules = rules
             known.clear()
         if peer not in known:
-            found = Routes(set(), set(), [], True) if control is None else routes(control, peer)
+            found = EVERYTHING if control is None else routes(control, peer)
             known[peer] = _tables(found) if isinstance(found, Routes) else found
         return known[peer]

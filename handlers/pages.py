@@ -1,17 +1,15 @@
-"""Pages that people read: errors, redirects and directory listings, in HTML or, where the client prefers it, in JSON."""
+"""Pages that people read: errors and redirects, in HTML or, where the client prefers it, in JSON."""
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 from reactor.exchange import Exchange, Head, error_page
 from reactor.http.fields import Text
 from reactor.http.negotiation import best_type
-from reactor.http.paths import encode_segment
 from reactor.http.writer import REASONS
 
 TEXT = b"text/plain"
@@ -22,7 +20,7 @@ PROBLEM = b"application/problem+json"  # RFC 9457
 # Neither scripts nor anything from elsewhere, so that a hostile file name stays a name.
 _POLICY = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 
-KNOWN_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))
+_KNOWN_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))
 
 _STYLE = """\
 :root{color-scheme:light dark;--ink:#1c2024;--soft:#68717a;--line:#e4e7ea;--back:#fff;--tint:#f5f7f9;--link:#0b62c4;
@@ -114,15 +112,12 @@ def _preferred(exchange: Exchange, offered: Sequence[bytes]) -> bytes:
     return best_type(None if exchange.request is None else exchange.request.fields.get(b"accept"), offered)
 
 
-def respond_method_not_allowed(exchange: Exchange, allowed: Sequence[bytes]) -> None:
+def method_refused(method: bytes, allow: bytes) -> tuple[int, str, list[tuple[bytes, bytes]]]:
     """405 with Allow where the method is a known one, 501 where nobody here knows it (RFC 9110 section 9.1)."""
-    method: bytes = exchange.request.method
-    if method not in KNOWN_METHODS:
-        respond_error(exchange, 501, f"The method {method.decode('latin-1')} is not known here.")
-        return
-    allow = b", ".join(allowed)
-    detail = f"{method.decode('ascii')} is not allowed here, only {allow.decode('ascii')}."
-    respond_error(exchange, 405, detail, [(b"Allow", allow)])
+    if method in _KNOWN_METHODS:
+        detail = f"{method.decode('ascii')} is not allowed here, only {allow.decode('ascii')}."
+        return 405, detail, [(b"Allow", allow)]
+    return 501, f"The method {method.decode('ascii')} is not known here.", []
 
 
 def respond_options(exchange: Exchange, allowed: Sequence[bytes]) -> None:
@@ -135,117 +130,3 @@ def respond_redirect(exchange: Exchange, status: int, location: bytes) -> None:
     where = escape(location.decode("latin-1"), quote=True)
     content = f'<h1>{escape(reason(status))}</h1>\n<p>It is at <a href="{where}">{where}</a>.</p>'
     respond_page(exchange, status, reason(status), content, [(b"Location", location)])
-
-
-class Entry(NamedTuple):
-    """One line of a directory listing; `modified` in seconds since the epoch, `size` in bytes."""
-
-    name: bytes
-    directory: bool
-    size: int
-    modified: float
-
-
-_COLUMNS = {"name": "Name", "size": "Size", "modified": "Modified"}
-
-
-def _order(entries: list[Entry], column: str, descending: bool) -> list[Entry]:
-    ordered = sorted(entries, key=lambda entry: (entry.name.lower(), entry.name))
-    if column == "size":
-        ordered.sort(key=lambda entry: entry.size, reverse=descending)
-    elif column == "modified":
-        ordered.sort(key=lambda entry: entry.modified, reverse=descending)
-    elif descending:
-        ordered.reverse()
-    ordered.sort(key=lambda entry: not entry.directory)  # directories first, whatever the order
-    return ordered
-
-
-def respond_listing(
-    exchange: Exchange, mount: bytes, names: list[bytes], entries: list[Entry], whole: bool, column: str, descending: bool
-) -> None:
-    """The entries of the directory that `names` lead to from `mount`. `whole` tells whether these are all of them."""
-    if column not in _COLUMNS:
-        column = "name"
-    entries = _order(entries, column, descending)
-    path = _text(mount) + "/" + "".join(_text(name) + "/" for name in names)
-    fields = [(b"Vary", b"Accept"), (b"Cache-Control", b"no-cache")]
-    if wants_json(exchange):
-        value = {"path": path, "complete": whole, "entries": [_entry_json(entry) for entry in entries]}
-        respond_json(exchange, 200, value, fields)
-        return
-    rows = [_row(b"../", "..", "d", "", "")] if names else []
-    rows += [_entry_row(entry) for entry in entries]
-    content = (
-        f"<h1>{_crumbs(names)}</h1>\n<table><thead><tr>{_headings(column, descending)}</tr></thead>\n"
-        f"<tbody>\n{''.join(rows)}</tbody></table>"
-    )
-    if not whole:
-        content += f"\n<p>Only the first {len(entries)} entries that were found are shown.</p>"
-    respond_page(exchange, 200, path, content, fields)
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "replace")
-
-
-def _entry_json(entry: Entry) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": _text(entry.name), "type": "directory" if entry.directory else "file"}
-    if not entry.directory:
-        found["size"] = entry.size
-    found["modified"] = _moment(entry.modified, "%Y-%m-%dT%H:%M:%SZ")
-    found["href"] = _href(entry).decode("ascii")
-    return found
-
-
-def _href(entry: Entry) -> bytes:
-    # The leading ./ keeps a name with a colon from being read as a scheme (RFC 3986 section 4.2).
-    return b"./" + encode_segment(entry.name) + (b"/" if entry.directory else b"")
-
-
-def _entry_row(entry: Entry) -> str:
-    name = _text(entry.name) + ("/" if entry.directory else "")
-    size = "" if entry.directory else human_size(entry.size)
-    return _row(_href(entry), name, "d" if entry.directory else "f", size, _moment(entry.modified, "%Y-%m-%d %H:%M"))
-
-
-def _row(href: bytes, name: str, kind: str, size: str, modified: str) -> str:
-    link = f'<a href="{escape(href.decode("ascii"), quote=True)}">{escape(name)}</a>'
-    return f'<tr><td class="{kind}">{link}</td><td class="n">{size}</td><td class="n w">{modified}</td></tr>\n'
-
-
-def _headings(column: str, descending: bool) -> str:
-    cells = []
-    for key, title in _COLUMNS.items():
-        order = "asc" if key != column or descending else "desc"
-        mark = "" if key != column else " \u2193" if descending else " \u2191"
-        kind = {"name": "", "size": ' class="n"', "modified": ' class="n w"'}[key]
-        cells.append(f'<th{kind}><a href="?sort={key}&amp;order={order}">{title}{mark}</a></th>')
-    return "".join(cells)
-
-
-def _crumbs(names: list[bytes]) -> str:
-    up = len(names)
-    crumbs = [f'<a href="{"../" * up or "./"}">root</a>']
-    for at, name in enumerate(names, 1):
-        crumbs.append(f'<a href="{"../" * (up - at) or "./"}">{escape(_text(name))}</a>')
-    return " / ".join(crumbs) + " /"
-
-
-def _moment(seconds: float, pattern: str) -> str:
-    try:
-        return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime(pattern)
-    except (ValueError, OverflowError, OSError):
-        return ""  # a time stamp beyond the calendar
-
-
-def human_size(size: int) -> str:
-    """Bytes as people read them: `1.2 MB`, in powers of ten."""
-    if size < 1000:
-        return f"{size} B"
-    amount = float(size)
-    for unit in ("kB", "MB", "GB", "TB", "PB", "EB"):
-        amount /= 1000
-        if amount < 999.95:
-            break
-    return f"{amount:.1f} {unit}"

@@ -125,19 +125,22 @@ class Forwarding:
         """Request line and fields as they go on, without framing (RFC 9112 section 3.2, RFC 9110 section 7.6)."""
         request = exchange.request
         host = request.authority if self.preserve_host and request.authority else origin.authority
-        lines = _ODD
+        parts = [request.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
+        known = _ODD
         if fields.cut is not None:
             block, cookie, referer, _ = fields.cut
-            lines = self._blocks.get(block) or self._remember(block, fields)
-        if lines is _ODD:
-            lines = self._odd_lines(exchange, fields)
+            known = self._blocks.get(block) or self._remember(block, fields)
+        if known is _ODD:
+            parts.append(self._odd_lines(exchange, fields))
         else:
+            parts.append(known)
             if cookie is not None:
-                lines = b"%bCookie: %b\r\n" % (lines, cookie)
+                parts += (b"Cookie: ", cookie, b"\r\n")
             if referer is not None:
-                lines = b"%bReferer: %b\r\n" % (lines, referer)
-        clients = b"" if self.upstreams is None else self._forwarded.lines(exchange)
-        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b" % (request.method, target, host, lines, clients)
+                parts += (b"Referer: ", referer, b"\r\n")
+        if self.upstreams is not None:
+            parts.append(self._forwarded.lines(exchange))
+        return b"".join(parts)
 
     def _odd_lines(self, exchange: Exchange, fields: Fields) -> bytes:
         """The field lines that go on, and Via, where something is to be told anew or was not met before."""

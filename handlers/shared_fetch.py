@@ -1,15 +1,20 @@
 """One request to the handler behind the cache, and the exchanges that wait for its answer.
 
-    state of a fetch    on                                       → state
-    waiting             another exchange for the key             → waiting    (it waits too)
-    waiting             a head that may be stored                → filling    (each whom it may answer reads one Fill)
-    waiting             a head that may not                      → over       (who asked gets it, the others go on alone)
-    waiting             304 to a validation                      → over       (each whom it may answer gets it, freshened)
-    waiting             304 to the client's own condition        → over       (who asked gets it; nobody else could wait)
-    waiting             the handler's own failure                → over       (all get it, or what is stale)
-    waiting             the last one waiting leaves              → over       (it is aborted, unless nobody asked for it)
-    filling             another exchange, and the entry suits it → filling    (it reads too)
-    filling             the Fill is over                         → over
+    state of a fetch    on                                        → state
+    waiting             another exchange for the key              → waiting    (it waits too)
+    waiting             a whole answer that may be stored         → over       (each whom it may answer gets it)
+    waiting             the head of one whose body is to come     → filling    (each whom it may answer reads one Fill)
+    waiting             what may not be stored                    → over       (who asked gets it, the others ask anew)
+    waiting             304 to a validation                       → over       (each whom it may answer gets it, freshened)
+    waiting             304 to the client's own condition         → over       (who asked gets it, the others ask anew)
+    waiting             304, or a rest, that fits nothing stored  → waiting    (asked again, without conditions)
+    waiting             an error, to a validation                 → over       (all get what is stale, where it may answer)
+    waiting             the handler's own failure                 → over       (all get it, or what is stale)
+    waiting             the handler gives up                      → over       (all are aborted)
+    waiting             the last one waiting leaves               → over       (it is aborted, unless nobody asked for it)
+    filling             another exchange, and the entry suits it  → filling    (it reads too)
+    filling             the Fill is over                          → over
+    either              an unsafe request taints it               → the same   (nobody can join; to be validated, if stored)
 """
 
 from __future__ import annotations
@@ -24,12 +29,13 @@ from cache.entry import Entry
 from cache.fill import Fill, FillReader
 from cache.key import secondary_key
 from cache.partial import as_received, combine
-from cache.rules import Miss, Revalidate, Stale, failure_status, may_answer, selectable, stale_on_error
+from cache.rules import Miss, Revalidate, failure_status, may_answer, selectable, stale_on_error
 from cache.status import forward_status
 from cache.stores.memory import Content, ContentSource
-from cache.storing import may_store
-from cache.validation import Failed, Forward, Freshened, Refetch, forward_fields, outdated, validate
+from cache.validation import Failed, Forward, Freshened, Refetch, after_head, forward_fields, outdated, validate
+from handlers.hit_for_miss import ONCE, TOO_LARGE, storable
 from handlers.stored import Rendered, answer_conditionally, answer_not_modified, has_it, is_special, part_head
+from handlers.under_way import UnderWay
 from reactor.errors import ReactorError, UpstreamError
 from reactor.exchange import Body, DerivedExchange, Exchange, Head, Source, error_page
 from reactor.http.fields import Fields
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("handlers.caching")
 
 
-class SharedFetch:
+class SharedFetch(UnderWay):
     """One request to the handler behind, and the exchanges that wait for its answer.
 
     `shared`: others may wait for it too; if not, the client's own conditions go along where nothing is stored. `behind`: it
@@ -52,17 +58,15 @@ class SharedFetch:
     """
 
     __slots__ = (
-        "caching", "key", "request", "verdict", "shared", "behind", "in_vain", "part", "_waiting", "_asker", "_inner", "_fill",
-        "_sent_at", "_came", "_tainted", "_gone_groups", "_names", "_pinned", "_own_conditions", "_beginning",
+        "verdict", "shared", "behind", "in_vain", "part", "_waiting", "_asker", "_inner", "_came", "_names", "_pinned",
+        "_own_conditions", "_beginning",
     )  # fmt: skip
 
     def __init__(
         self, caching: Caching, key: bytes, request: Request, entries: Sequence[Entry], verdict: Miss | Revalidate,
         shared: bool, behind: bool = False, in_vain: bool = False, part: tuple[bytes, bytes | None] | None = None,
     ) -> None:  # fmt: skip
-        self.caching = caching
-        self.key = key
-        self.request = request
+        super().__init__(caching, key, request)
         self.verdict = verdict
         self.shared = shared
         self.behind = behind
@@ -72,11 +76,7 @@ class SharedFetch:
         self._waiting: dict[Exchange, None] | None = {}  # in the order they came; None once they are answered
         self._asker: Exchange | None = None  # whose request it is that went to the handler
         self._inner: DerivedExchange | None = None
-        self._fill: Fill | None = None
-        self._sent_at = 0.0
         self._came = 0  # the status of what came
-        self._tainted = False  # an unsafe method was answered meanwhile: what comes may be old already
-        self._gone_groups: frozenset[bytes] = frozenset()  # groups that were invalidated meanwhile (RFC 9875)
         self._names = likely_vary(entries, caching.fetches.get(key, ()))
         # What is being validated may be evicted before the answer comes, and is to be served by it all the same.
         self._pinned: list[Content] = []
@@ -157,20 +157,6 @@ class SharedFetch:
         """It is for who asked; for others only as if it had been stored before they came (RFC 9111 section 4)."""
         return exchange.request is self.request or may_answer(exchange.request, entry, now, self.caching.policy)
 
-    def taint(self) -> None:
-        """What is being fetched may have been made before it was changed: nobody else may have it."""
-        self._tainted = True
-        if self._fill is not None:
-            self._fill.entry.invalidate()
-        self.caching.over(self)
-
-    def taint_groups(self, groups: frozenset[bytes]) -> None:
-        """The same of everything in these groups; what has no head yet may turn out to be in one (RFC 9875 section 3)."""
-        if self._fill is None:
-            self._gone_groups |= groups
-        elif not groups.isdisjoint(self._fill.entry.groups):
-            self.taint()
-
     # Asking.
 
     def start(self, exchange: Exchange) -> None:
@@ -187,7 +173,6 @@ class SharedFetch:
             request.method, request.target, request.version, fields, request.scheme, request.authority, request.path
         )
         self._asker = exchange
-        self._sent_at = exchange.reactor.now
         self._inner = inner = exchange.derive(asked, b"", self._responded, self._over_without_answer, outlives=True)
         if inner.timing is not None and exchange.timing is not None and not self.behind:
             inner.timing.fetch = exchange.timing.fetch
@@ -230,34 +215,43 @@ class SharedFetch:
             self._unpin()
 
     def _answer(self, inner: Exchange, head: Head, body: Body) -> None:
-        caching, verdict, now = self.caching, self.verdict, inner.reactor.now
+        verdict, now = self.verdict, inner.reactor.now
         self._came = head.status
         if inner.error is not None:
             self._failed(inner.error, head, body, now)
             return
-        if type(verdict) is not Revalidate:
-            if self._beginning is not None and head.status in (206, 416):
-                self._complete(self._beginning, head, body, now)
-            else:
-                self._beginning = None
-                self._take(head, body, now)
-            return
-        wall = inner.reactor.wall
-        outcome = validate(self.request, verdict, head.status, head.fields, self._sent_at, now, wall, caching.policy)
-        kind = type(outcome)
-        if kind is Freshened:
+        if self.request.method == b"HEAD":
+            head, body = _without_body(head, body), b""
+            if head.status == 200 and not self._tainted:
+                self.caching.with_entries(self.key, partial(self._after_head, head.fields.copy(), inner.started, now))
+        if isinstance(verdict, Revalidate):
+            self._validated(verdict, inner, head, body, now)
+        elif self._beginning is not None and head.status in (206, 416):
+            self._complete(self._beginning, head, body, now)
+        else:
+            self._take(head, body, now)
+
+    def _validated(self, verdict: Revalidate, inner: Exchange, head: Head, body: Body, now: float) -> None:
+        caching, wall = self.caching, inner.reactor.wall
+        outcome = validate(self.request, verdict, head.status, head.fields, inner.started, now, wall, caching.policy)
+        if isinstance(outcome, Freshened):
             _close(body)
-            caching.apply(outcome.updates)  # type: ignore[union-attr]
-            self._answer_from(outcome.entry, head.status, now)  # type: ignore[union-attr]
-        elif kind is Failed:
+            caching.apply(outcome.updates)
+            self._answer_from(outcome.entry, head.status, now)
+        elif isinstance(outcome, Failed):
             _close(body)
-            self._answer_stale(outcome.stale, head.status, now)  # type: ignore[union-attr]
-        elif kind is Refetch:
+            self._answer_from(outcome.stale.entry, head.status, now, outcome.stale.why)
+        elif isinstance(outcome, Refetch):
             self._refetch(body)
-        elif kind is Forward:
+        elif isinstance(outcome, Forward):
             self._hand_over(head, body, caching.handle)
         else:
             self._take(head, body, now)
+
+    def _after_head(self, fields: Fields, sent: float, now: float, entries: Sequence[Entry]) -> None:
+        """RFC 9111 section 4.3.5: an answer to HEAD freshens, or ends, what is stored for GET."""
+        caching = self.caching
+        caching.apply(after_head(self.request, entries, fields, sent, now, caching.reactor.wall, caching.policy))
 
     def _refetch(self, body: Body) -> None:
         """Ask again, for the whole, without conditions."""
@@ -271,7 +265,7 @@ class SharedFetch:
 
     def _complete(self, part: Entry, head: Head, body: Body, now: float) -> None:
         """RFC 9111 section 3.4: with what is stored, the rest is the whole, where both are of the same representation."""
-        rest = self._may_store(head, now)
+        rest = self._storable(head)
         whole = combine(part, rest, self.request, self.caching.policy) if rest is not None else None
         if whole is None or whole.status != 200 or rest is None or _place(rest)[0] != _place(part)[1]:
             self._refetch(body)
@@ -290,7 +284,7 @@ class SharedFetch:
             stale = stale_on_error(self.request, verdict.entry, now, self.caching.policy, failed)
             if stale is not None:
                 _close(body)
-                self._answer_stale(stale, failed, now)
+                self._answer_from(stale.entry, failed, now, stale.why)
                 return
             status = failure_status(verdict.entry) if unreachable else None
             if status is not None and status != head.status:  # RFC 9111 section 5.2.2.2
@@ -306,37 +300,22 @@ class SharedFetch:
         exchange.error = error
         exchange.respond(Head(head.status, head.fields.copy(), head.reason), body)
 
-    def _answer_from(self, entry: Entry, fwd_status: int, now: float) -> None:
-        """A validation said that the stored response is good: it answers who asked, and whom else it may."""
+    def _answer_from(self, entry: Entry, fwd_status: int | None, now: float, why_stale: str | None = None) -> None:
+        """A stored response, which was found good or may be stale, answers who asked, and whom else it may."""
         if entry.store is not None:
             entry.store.visited = True
-        suiting, others = self._divided(entry, now)
-        heads = [self._stored_head(entry, now, exchange, fwd_status) for exchange in suiting]
+        suiting, others = self._divided(entry, now if why_stale is None else None)
+        heads = []
+        for exchange in suiting:
+            if why_stale is not None:
+                exchange.verdict = "stale"
+            heads.append(Rendered(entry, now, self._status(exchange, fwd_status, entry.ttl(now), detail=why_stale)).head)
         answer_each(partial(self._answer_stored, entry), suiting, heads)
         self._send_on(entry, others)
-
-    def _stored_head(
-        self, entry: Entry, now: float, exchange: Exchange, fwd_status: int | None, detail: str | None = None
-    ) -> Head:
-        collapsed = exchange is not self._asker
-        status = forward_status(
-            self.caching.name, self.verdict.fwd, fwd_status, collapsed=collapsed, ttl=entry.ttl(now), detail=detail,
-            in_vain=self.in_vain and not collapsed,
-        )  # fmt: skip
-        return Rendered(entry, now, self.caching.told(status, self.key)).head
 
     def _answer_stored(self, entry: Entry, exchange: Exchange, head: Head) -> None:
         self._tell(exchange)
         answer_conditionally(exchange, entry, head)
-
-    def _answer_stale(self, stale: Stale, fwd_status: int | None, now: float) -> None:
-        entry = stale.entry
-        suiting, others = self._divided(entry)
-        for exchange in suiting:
-            exchange.verdict = "stale"
-        heads = [self._stored_head(entry, now, exchange, fwd_status, stale.why) for exchange in suiting]
-        answer_each(partial(self._answer_stored, entry), suiting, heads)
-        answer_each(self.caching.handle, others)
 
     def _divided(self, entry: Entry, now: float | None = None) -> tuple[list[Exchange], list[Exchange]]:
         """Those who wait: whom the response may answer, and the others. Without `now` its Vary alone decides."""
@@ -355,34 +334,25 @@ class SharedFetch:
 
     def _take(self, head: Head, body: Body, now: float) -> None:
         """A whole answer: stored and given to everybody, or to who asked for it alone."""
-        entry = self._may_store(head, now)
+        entry = self._storable(head)
         if entry is not None and type(body) is bytes and not as_received(entry, len(body)):
             entry = None
         self._keep(entry, head, body, now)
 
-    def _may_store(self, head: Head, now: float) -> Entry | None:
-        caching = self.caching
-        return may_store(
-            self.request, self.key, head.status, head.reason, head.fields, self._sent_at, now, caching.reactor.wall,
-            caching.policy,
-        ).entry  # fmt: skip
+    def _storable(self, head: Head) -> Entry | None:
+        assert self._inner is not None
+        return storable(self._inner, self.request, self.key, head, self.caching.policy)
 
-    def _keep(self, storable: Entry | None, head: Head, body: Body, now: float) -> None:
+    def _keep(self, entry: Entry | None, head: Head, body: Body, now: float) -> None:
         """Store what may be stored and has not changed meanwhile, and answer with it."""
         caching = self.caching
-        if storable is not None and not self._gone_groups.isdisjoint(storable.groups):
-            self.taint()
-        entry = storable if not self._tainted else None
-        length = len(body) if type(body) is bytes else body.length  # type: ignore[union-attr]
-        writer = caching.store.begin(self.key, entry, length) if entry is not None else None
-        if writer is not None and type(body) is bytes and not writer.write(body):
-            writer.discard()
-            writer = None
-        if entry is not None and writer is not None and not self.shared:
-            caching.mark_storable(self.key)
+        writer = self._begin(entry, body)
         if entry is None or writer is None:
-            self._not_stored(head, body, storable is None)
-        elif type(body) is bytes:
+            self._not_stored(head, body, entry is None)
+            return
+        if not self.shared:
+            caching.unstorable.pop(self.key, None)
+        if isinstance(body, bytes):
             self._forget_displaced(entry)
             writer.commit()
             self._answer_whole(entry, head, now)
@@ -390,26 +360,27 @@ class SharedFetch:
                 caching.with_entries(self.key, partial(self._join_parts, entry))
         else:
             parts = caching.policy.store_partial
-            self._fill = Fill(caching.reactor, entry, body, writer, self._fill_over, parts)  # type: ignore[arg-type]
+            self._fill = Fill(caching.reactor, entry, body, writer, self._fill_over, parts)
             self._fill.take_what_is_there()
             self._answer_readers(self._fill, head, now)
 
     def _not_stored(self, head: Head, body: Body, refused: bool) -> None:
         """What may not be shared goes to who asked for it; the others go on, each for itself."""
-        caching, verdict = self.caching, self.verdict
+        caching, verdict, request = self.caching, self.verdict, self.request
         failed = head.status >= 500
-        if type(verdict) is Revalidate and b"authorization" not in self.request.fields:
-            caching._remove(outdated(verdict, head.status))
-        if head.status == 304 and self._own_conditions:
+        # An answer to HEAD ends what is stored for GET only by what it tells of it (`_after_head`).
+        if type(verdict) is Revalidate and request.method == b"GET" and b"authorization" not in request.fields:
+            caching.remove(outdated(verdict, head.status))
+        if head.status == 304 and self._own_conditions and request.method == b"GET":
             caching.mark_validated(self.key)
         # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
         telling = not failed and self._tells_of_all(head)
         if self.shared and telling and not self._tainted:
-            caching.mark_unstorable(self.key, refused)
+            caching.unstorable.add(self.key, ONCE if refused else TOO_LARGE)
         elif refused and telling and head.status != 304:
-            caching.refused_again(self.key, self.request)
+            caching.unstorable.refused_again(self.key, request)
         alone = failed or self.part is not None
-        self._hand_over(head, body, partial(caching.pass_on, key=self.key, fwd=verdict.fwd) if alone else caching.handle)
+        self._hand_over(head, body, partial(caching.pass_on, fwd=verdict.fwd) if alone else caching.handle)
 
     def _tells_of_all(self, head: Head) -> bool:
         """Not of those ranges alone that were asked for: there may be none, or several."""
@@ -421,8 +392,7 @@ class SharedFetch:
         if asker is not None and asker in waiting:
             waiting.remove(asker)
             head = head.edited()
-            status = forward_status(self.caching.name, self.verdict.fwd, in_vain=self.in_vain)
-            head.fields.add(b"Cache-Status", self.caching.told(status, self.key))
+            head.fields.add(b"Cache-Status", self._status(asker))
             self._tell(asker)
             answer_each(Exchange.respond, [asker], [head], [body])
         else:
@@ -493,12 +463,19 @@ class SharedFetch:
         # RFC 9211 section 2.3: what the origin said, where the client may get something else: a 206, a 304 or a 416 of a
         # 200, or the whole, of which a part came.
         other = self._came != entry.status or self._came != 206 and is_special(exchange.request)
-        status = forward_status(
-            self.caching.name, self.verdict.fwd, self._came if other else None, stored=True, collapsed=not asked,
-            ttl=entry.ttl(now), in_vain=self.in_vain and asked,
-        )  # fmt: skip
-        mine.fields.add(b"Cache-Status", self.caching.told(status, self.key))
+        mine.fields.add(b"Cache-Status", self._status(exchange, self._came if other else None, entry.ttl(now), stored=True))
         return mine
+
+    def _status(
+        self, exchange: Exchange, fwd_status: int | None = None, ttl: int | None = None, stored: bool = False,
+        detail: str | None = None,
+    ) -> bytes:  # fmt: skip
+        asked = exchange is self._asker
+        status = forward_status(
+            self.caching.name, self.verdict.fwd, fwd_status, stored=stored, collapsed=not asked, ttl=ttl, detail=detail,
+            in_vain=self.in_vain and asked,
+        )  # fmt: skip
+        return self.caching.told(status, self.key)
 
     def _tell(self, exchange: Exchange) -> None:
         """The facts of the fetch are those of whoever it answers."""
@@ -513,7 +490,7 @@ class SharedFetch:
                 if fill.entry.span is not None:
                     self.caching.with_entries(self.key, partial(self._join_parts, fill.entry))
         elif fill.state == "complete":
-            self.caching.mark_unstorable(self.key)  # it turned out too large
+            self.caching.unstorable.add(self.key, TOO_LARGE)
 
     def _forget_displaced(self, new: Entry) -> None:
         self.caching.with_entries(self.key, partial(self.caching.displace, self.request, new))
@@ -561,6 +538,16 @@ def answer_each(answer: Callable[..., object], exchanges: Sequence[Exchange], *m
                 if isinstance(body, Source):
                     body.close()
             exchange.failed(error)
+
+
+def _without_body(head: Head, body: Body) -> Head:
+    """RFC 9110 section 9.3.2: who answers HEAD as it does GET has a body for its length alone, which the head is to tell."""
+    length = len(body) if isinstance(body, bytes) else body.length
+    _close(body)
+    if length and head.status != 304:
+        head = head.edited()
+        head.fields.set(b"Content-Length", b"%d" % length)
+    return head
 
 
 def _close(body: Body) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cache.answering import answer, not_modified_fields
 from cache.entry import Entry
+from cache.rules import CONDITIONS
 from cache.stores.memory import Content, ContentSource
 from reactor.exchange import Body, Exchange, Head, Source, error_page
 from reactor.http.fields import Fields
@@ -14,9 +15,6 @@ from reactor.http.parser import Request
 from reactor.http.ranges import Range, content_range, multipart, unsatisfied_range
 from reactor.http.writer import status_line
 from reactor.sources import ChainSource
-
-# What a request asks for itself: conditions and ranges, which are looked at once a whole response is there.
-_CONDITIONS = frozenset((b"if-none-match", b"if-modified-since", b"range"))
 
 
 class StoredHead(Head):
@@ -54,9 +52,9 @@ class Rendered:
         self.body = content.whole()
         lead = status_line(entry.status, entry.reason) + entry.fields.wire()
         self._size = len(lead)
-        length = entry.length if entry.method == b"HEAD" else content.size
-        # RFC 9110 section 8.6: a 204 has no length to tell, and a HEAD's answer need not tell it.
-        self._length = b"" if entry.status == 204 or length is None else b"Content-Length: %d\r\n" % length
+        # RFC 9110 section 8.6: a 204 has no length to tell; where the answer to a HEAD told one, it is among its fields.
+        bodyless = entry.status == 204 or entry.method == b"HEAD"
+        self._length = b"" if bodyless else b"Content-Length: %d\r\n" % content.size
         self._write(entry, now, cache_status, lead)
 
     def renew(self, entry: Entry, now: float, cache_status: bytes) -> None:
@@ -130,7 +128,7 @@ def _answer_part(
 
 
 def is_special(request: Request) -> bool:
-    return not request.fields.index.keys().isdisjoint(_CONDITIONS)
+    return not request.fields.index.keys().isdisjoint(CONDITIONS)
 
 
 def has_it(exchange: Exchange, entry: Entry) -> bool:

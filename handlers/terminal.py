@@ -30,9 +30,9 @@ _OF_STATUS = {"1": BLUE, "2": GREEN, "3": CYAN, "4": YELLOW, "5": RED}
 _OF_JSON = {"string": GREEN, "number": CYAN, "word": MAGENTA, "key": BLUE}
 
 
-def wants_colour(is_terminal: bool, environment: Mapping[str, str] = os.environ) -> bool:
+def wants_colour(environment: Mapping[str, str] = os.environ) -> bool:
     """Colour is for terminals that can show it, and for who has not declined it (no-color.org)."""
-    return is_terminal and not environment.get("NO_COLOR") and environment.get("TERM", "") not in ("", "dumb")
+    return not environment.get("NO_COLOR") and environment.get("TERM", "") not in ("", "dumb")
 
 
 def visible(text: str, newlines: bool = True) -> str:

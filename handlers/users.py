@@ -1,9 +1,5 @@
 """Who the client is: Basic authentication (RFC 7617) against a file of salted scrypt hashes.
 
-One user a line, as `scripts/user-entry` writes them; `#` begins a comment line:
-
-    name:$scrypt$ln=14,r=8,p=5$salt$digest          (base64 without padding; 2**ln, r and p are scrypt's own)
-
 A forward proxy asks by 407 and Proxy-Authenticate and is answered by Proxy-Authorization; whatever stands in an origin's
 place asks by 401 and WWW-Authenticate and is answered by Authorization (RFC 9110 sections 11.6 and 11.7). Either way the
 field ends here: what is behind sees `exchange.user`, and no password.
@@ -12,22 +8,18 @@ field ends here: what is behind sees `exchange.user`, and no password.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-import os
 import re
 import secrets
-import sys
 import unicodedata
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
+from handlers import passwords
 from handlers.client_limits import Buckets, client_of, refuse_for_now
-from handlers.passwords import MEMORY
-from reactor.errors import ConfigError
+from handlers.users_file import CONTROL, CREDENTIALS_BYTES, LOG2_N, Entry, P, R, normal
 from reactor.exchange import Exchange, Handler, error_page
-from reactor.helpers import HelperPool, Job
+from reactor.helpers import HelperPool, Job, helper_command
 from reactor.loop import Reactor
 
 REALM = b'Basic realm="reactor", charset="UTF-8"'  # RFC 7617 sections 2 and 2.1
@@ -40,79 +32,9 @@ REMEMBERED_LIMIT = 4096  # such credentials; the oldest go first
 FAILURES = 10  # wrong passwords from one client before it is answered 429, unchecked, and must wait
 FAILURE_SECONDS = 10.0  # after which one of those is forgiven
 RETRY_SECONDS = 2.0  # told with a 503
-CREDENTIALS_BYTES = 1024  # in a field's value; longer ones are nobody's
-NAME_LENGTH = 64  # characters
-COST_LIMIT = 2**24  # n * r * p, some seconds; scrypt's memory is 128 * n * r bytes, at most passwords.MEMORY
 
-LOG2_N, R, P = 14, 8, 5  # what new entries cost: 16 MiB and about a quarter of a second
-
-# White space and commas separate the names in a rule, `*` there is anybody, and a colon ends the name (RFC 7617 section 2).
-_NAME = re.compile(r"[^\x00-\x20\x7f-\xa0,:*#][^\x00-\x20\x7f-\xa0,:*]{0,%d}" % (NAME_LENGTH - 1))
-_HASH = re.compile(r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,3}),p=([0-9]{1,3})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})")
 # RFC 9110 section 11.4; base64 by RFC 4648 section 4.
 _BASIC = re.compile(rb"[Bb][Aa][Ss][Ii][Cc] +((?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class Entry(NamedTuple):
-    """One user's hash, and what it was made with."""
-
-    n: int
-    r: int
-    p: int
-    salt: bytes
-    digest: bytes
-
-
-def parse_users_file(text: str) -> dict[str, Entry]:
-    """Name → hash. Raises ConfigError, which names line and column, and never what stands behind the colon."""
-    users: dict[str, Entry] = {}
-    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        line = line.removesuffix("\r")
-        if not line.strip(" \t") or line.startswith("#"):
-            continue
-        name, colon, hashed = line.partition(":")
-        if _NAME.fullmatch(name) is None or not colon:
-            raise ConfigError(f"line {number}, column 1: not of the form name:hash; scripts/user-entry makes entries")
-        if unicodedata.normalize("NFC", name) in users:
-            raise ConfigError(f"line {number}, column 1: {name!r} is there twice")
-        try:
-            users[unicodedata.normalize("NFC", name)] = _parse_hash(hashed)
-        except ValueError as error:
-            raise ConfigError(f"line {number}, column {len(name) + 2}: {error}") from None
-    return users
-
-
-def _parse_hash(text: str) -> Entry:
-    match = _HASH.fullmatch(text)
-    if match is None:
-        raise ValueError("not a hash of the form $scrypt$ln=14,r=8,p=5$salt$digest; scripts/user-entry makes entries")
-    log2_n, r, p = int(match[1]), int(match[2]), int(match[3])
-    if not 1 <= log2_n <= 24 or not r or not p or 128 * r * ((1 << log2_n) + p + 2) > MEMORY or (r * p << log2_n) > COST_LIMIT:
-        raise ValueError("this hash would cost nothing, or too much")
-    try:
-        return Entry(1 << log2_n, r, p, *(base64.b64decode(part + "=" * (-len(part) % 4)) for part in match.group(4, 5)))
-    except binascii.Error:
-        raise ValueError("salt or digest is no base64") from None
-
-
-def make_entry(name: str, password: str, log2_n: int = LOG2_N) -> str:
-    """A line for the file. Raises ConfigError where the name, or the password, can never be sent."""
-    if _NAME.fullmatch(name) is None:
-        raise ConfigError(f"{name!r} is no user's name: {NAME_LENGTH} characters, none of them a space, a colon, a comma or *")
-    if not password or _CONTROL.search(password):
-        raise ConfigError("a password is not empty and has no control characters (RFC 7617 section 2)")
-    if len(_normal(f"{name}:{password}")) > CREDENTIALS_BYTES // 2:
-        raise ConfigError("the password is too long")
-    salt = os.urandom(16)
-    digest = hashlib.scrypt(_normal(password), salt=salt, n=1 << log2_n, r=R, p=P, maxmem=MEMORY, dklen=32)
-    parts = (base64.b64encode(part).rstrip(b"=").decode("ascii") for part in (salt, digest))
-    return f"{unicodedata.normalize('NFC', name)}:$scrypt$ln={log2_n},r={R},p={P}${'$'.join(parts)}"
-
-
-def _normal(text: str) -> bytes:
-    """RFC 7617 section 2.1 by way of RFC 8265: one spelling for what looks the same."""
-    return unicodedata.normalize("NFC", text).encode("utf-8")
 
 
 def parse_basic(value: bytes) -> tuple[str, bytes] | None:
@@ -125,9 +47,9 @@ def parse_basic(value: bytes) -> tuple[str, bytes] | None:
     except UnicodeDecodeError:
         return None
     name, colon, password = text.partition(":")
-    if not colon or _CONTROL.search(text):
+    if not colon or CONTROL.search(text):
         return None
-    return unicodedata.normalize("NFC", name), _normal(password)
+    return unicodedata.normalize("NFC", name), normal(password)
 
 
 class PasswordChecker:
@@ -145,7 +67,7 @@ class PasswordChecker:
         timeout: float = CHECK_SECONDS,
     ) -> None:
         self.reactor = reactor
-        self._pool = HelperPool(reactor, command or _default_command(), "password", HELPERS, QUEUE_LIMIT, timeout)
+        self._pool = HelperPool(reactor, command or helper_command(passwords), "password", HELPERS, QUEUE_LIMIT, timeout)
         self._secret = secrets.token_bytes(32)  # so that memory holds no digest of a password that could be tried elsewhere
         self._remembered: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # credentials' digest → name, until when
         self._checks: dict[bytes, _Check] = {}  # credentials' digest → queued or asked
@@ -198,16 +120,18 @@ class PasswordChecker:
 
     def _settled(self, check: _Check, good: bool | None) -> None:
         """`good` is None where it could not be found out."""
-        self._forget(check)
+        del self._checks[check.key]
+        self._clients[check.client] -= 1
+        if not self._clients[check.client]:
+            del self._clients[check.client]
         if good and self._users.get(check.name) != check.entry:  # nobody, or changed meanwhile
             good = False
         if good:
             self._remember(check)
         elif good is not None:
             self._failures.charge(check.client, self.reactor.now)
-        for waiter in check.waiters:
+        for waiter in check.dismiss():
             self.reactor.call_soon(waiter.checked, good)
-        check.waiters.clear()
 
     def _remember(self, check: _Check) -> None:
         self._remembered.pop(check.key, None)
@@ -215,27 +139,15 @@ class PasswordChecker:
             self._remembered.popitem(last=False)
         self._remembered[check.key] = (check.name, self.reactor.now + REMEMBERED_SECONDS)
 
-    def _forget(self, check: _Check) -> None:
-        del self._checks[check.key]
-        self._clients[check.client] -= 1
-        if not self._clients[check.client]:
-            del self._clients[check.client]
-
-    def _abandon(self, check: _Check) -> None:
-        """Nobody waits for it any more; one already asked goes on, for what it tells of its client."""
-        if check.helper is None:
-            self._forget(check)
-            self._pool.cancel(check)
-
     def close(self) -> None:
         """End all helpers; who waits is refused. Idempotent."""
         self._pool.close("the server is going down")
 
 
 class _Check(Job):
-    """Credentials being checked, and all who wait for that."""
+    """Credentials being checked, for all the exchanges that came with them."""
 
-    __slots__ = ("checker", "key", "client", "name", "entry", "waiters")
+    __slots__ = ("checker", "key", "client", "name", "entry")
 
     def __init__(self, checker: PasswordChecker, key: bytes, client: str, name: str, entry: Entry, password: bytes) -> None:
         octets = b" ".join(map(base64.b64encode, (entry.salt, entry.digest, password)))
@@ -245,20 +157,6 @@ class _Check(Job):
         self.client = client
         self.name = name
         self.entry = entry
-        self.waiters: dict[_Waiter, None] = {}
-
-    @property
-    def wanted(self) -> bool:
-        return bool(self.waiters)
-
-    def join(self, waiter: _Waiter) -> None:
-        self.waiters[waiter] = None
-        waiter.check = self
-
-    def leave(self, waiter: _Waiter) -> None:
-        self.waiters.pop(waiter, None)
-        if not self.waiters:
-            self.checker._abandon(self)
 
     def answered(self, line: str) -> None:
         if line not in ("yes", "no"):
@@ -272,17 +170,16 @@ class _Check(Job):
 class _Waiter:
     """An exchange that waits for its credentials to be checked."""
 
-    __slots__ = ("users", "exchange", "name", "check")
+    __slots__ = ("users", "exchange", "name", "job")
 
     def __init__(self, users: Users, exchange: Exchange, name: str) -> None:
         self.users = users
         self.exchange = exchange
         self.name = name
-        self.check: _Check | None = None
+        self.job: _Check | None = None
         exchange.on_end(self._ended)
 
     def checked(self, good: bool | None) -> None:
-        self.check = None
         if self.exchange.ended:
             return
         if good:
@@ -293,9 +190,9 @@ class _Waiter:
             self.users._challenge(self.exchange)
 
     def _ended(self, exchange: Exchange) -> None:
-        check, self.check = self.check, None
+        check, self.job = self.job, None
         if check is not None:
-            check.leave(self)
+            check.checker._pool.leave(check, self)
 
     def failed(self, error: Exception) -> None:
         """The handler raised (logged by the loop)."""
@@ -344,10 +241,4 @@ class Users:
     def _challenge(self, exchange: Exchange) -> None:
         status, field = self._asking
         exchange.verdict = "unauthenticated"
-        head, page = error_page(status, "a user's name and password are needed")
-        head.fields.add(field, REALM)
-        exchange.respond(head, page)
-
-
-def _default_command() -> list[str]:
-    return [sys.executable, "-I", "-S", os.path.join(os.path.dirname(os.path.abspath(__file__)), "passwords.py")]
+        exchange.respond(*error_page(status, "a user's name and password are needed", (field, REALM)))

@@ -42,6 +42,7 @@ _WITH_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))  # methods that mean some
 # Reasons that those who told one from another have to know again.
 NO_ANSWER = "closed the connection without an answer"
 NO_RESPONSE = "sent what is no valid response"
+BROKE_FRAMING = "broke the body's framing"
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 section 9.2.2
 
 
@@ -360,7 +361,7 @@ class ClientConnection:
         self._response = response
         body = self._body = ResponseBody(self, _known(response), first)
         if fault is not None:
-            self._lost(f"broke the body's framing: {fault}")
+            self._lost(f"{BROKE_FRAMING}: {fault}")
         elif end is not None:
             body.end(end.trailers)
             self._call_over(response)
@@ -373,7 +374,7 @@ class ClientConnection:
         try:
             event = self.parser.next_event()
         except ProtocolError as error:
-            self._lost(f"broke the body's framing: {error.reason}")
+            self._lost(f"{BROKE_FRAMING}: {error.reason}")
             return None
         if event is NEED_DATA:
             self._deadline_at_most(self.pool.limits.between_bytes)

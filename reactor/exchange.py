@@ -172,11 +172,15 @@ class Head:
         return f"<Head {self.status}>"
 
 
-def error_page(status: int, reason: str) -> tuple[Head, bytes]:
-    """A short text body that says what is wrong, for answers that no handler of the user's makes."""
+NO_STORE = (b"Cache-Control", b"no-store")
+NOSNIFF = (b"X-Content-Type-Options", b"nosniff")  # a browser takes our page for the site's: nothing of it may be markup
+
+
+def error_page(status: int, reason: str, *fields: tuple[bytes, bytes]) -> tuple[Head, bytes]:
+    """A short text body that says what is wrong, for answers that no handler of the user's makes, and these fields with it."""
     title = REASONS.get(status, b"Error").decode("ascii")
     body = f"{status} {title}: {reason}\n".encode("utf-8", "backslashreplace")
-    return Head(status, [(b"Content-Type", b"text/plain; charset=utf-8")]), body
+    return Head(status, [(b"Content-Type", b"text/plain; charset=utf-8"), *fields]), body
 
 
 class Handler(Protocol):

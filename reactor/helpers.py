@@ -15,10 +15,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+from reactor import helper_process
 from reactor.loop import READ, Reactor, Timer
 
 if TYPE_CHECKING:
@@ -32,28 +35,44 @@ REAP_SECONDS = 0.1  # between looks at whether killed helpers are gone
 ANSWER_BYTES = 16 * 1024  # in one answer; a helper that says more is replaced
 
 
-class Job:
-    """One line for a helper. What becomes of it, a subclass says in `answered` or `given_up`, one of which is called once."""
+def helper_command(program: ModuleType) -> list[str]:
+    """The command of a helper whose lines the module's `answer` answers."""
+    return [sys.executable, "-I", "-S", str(helper_process.__file__), str(program.__file__)]
 
-    __slots__ = ("line", "helper", "retried", "timer")
+
+class Job:
+    """One line for a helper, and all who wait for what it says.
+
+    What becomes of it, a subclass says in `answered` or `given_up`, one of which is called once.
+    """
+
+    __slots__ = ("line", "helper", "waiters", "retried", "timer")
 
     def __init__(self, line: bytes) -> None:
         self.line = line  # without its line end, and short enough for the socket to take at once
         self.helper: _Helper | None = None
+        self.waiters: dict[Any, None] = {}  # in order; each knows it as its `job`
         self.retried = False
         self.timer: Timer | None = None
 
-    @property
-    def wanted(self) -> bool:
-        """Whether it is worth asking again after its helper died."""
-        return True
+    def join(self, waiter: Any) -> None:
+        self.waiters[waiter] = None
+        waiter.job = self
+
+    def dismiss(self) -> list[Any]:
+        """Those who waited, to be told: they know it no more, for one may leave before its call comes."""
+        waiters = list(self.waiters)
+        self.waiters.clear()
+        for waiter in waiters:
+            waiter.job = None
+        return waiters
 
     def answered(self, line: str) -> None:
         """Raises ValueError or OSError, and does nothing else, where the line is not what a helper says."""
         raise NotImplementedError(f"{type(self).__name__} does not say what an answer means")
 
     def given_up(self, reason: str, status: int) -> None:
-        """No answer: 503 none of us was free, 504 none came in time, 502 two helpers failed over it."""
+        """No answer: 503 none of us was free, or nobody waits for one, 504 none came in time, 502 two helpers failed over it."""
         raise NotImplementedError(f"{type(self).__name__} does not say what no answer means")
 
     def cancel_timer(self) -> None:
@@ -157,12 +176,11 @@ class HelperPool:
         self._queue.append(job)
         self._dispatch()
 
-    def cancel(self, job: Job) -> None:
-        """Give up the job's place in the queue; one already asked goes on."""
-        if job.helper is None:
-            job.cancel_timer()
-            if job in self._queue:
-                self._queue.remove(job)
+    def leave(self, job: Job, waiter: Any) -> None:
+        """A job that nobody waits for gives up its place in the queue; one already asked goes on, for what it tells."""
+        job.waiters.pop(waiter, None)
+        if not job.waiters and job.helper is None:
+            self._give_up(job, "nobody waits for it any more", 503)
 
     def _set_timer(self, job: Job, delay: float, callback: Callable[[Job], object]) -> None:
         job.cancel_timer()
@@ -181,7 +199,9 @@ class HelperPool:
                 self._give_up(self._queue[0], f"no {self.name} helper could be started", 503)
 
     def _give_up(self, job: Job, reason: str, status: int) -> None:
-        self.cancel(job)
+        job.cancel_timer()
+        if job in self._queue:
+            self._queue.remove(job)
         job.given_up(reason, status)
 
     def _waited_too_long(self, job: Job) -> None:
@@ -258,8 +278,8 @@ class HelperPool:
         """Once: a job that kills two helpers may kill them all."""
         if job.retried:
             self._give_up(job, f"the {self.name} helper failed twice", 502)
-        elif not job.wanted:
-            self._give_up(job, f"nobody waits for the {self.name} any more", 503)
+        elif not job.waiters:
+            self._give_up(job, "nobody waits for it any more", 503)
         else:
             job.retried = True
             self._set_timer(job, QUEUE_SECONDS, self._waited_too_long)

@@ -1,7 +1,6 @@
-"""The program behind `reactor.resolver`: host names come in on its standard input, a socket, addresses go back on it.
+"""What the resolver's helpers run, in processes of their own (`reactor/helper_process.py`): getaddrinfo may block for long.
 
-One line in, one line out: `host` is answered by `ok family address scope family address scope …` or by `no reason`.
-It ends when the socket does. It runs by its path, outside the package, and so imports nothing of it.
+A line `host` is answered by `ok family address scope family address scope …` or by `no reason`.
 """
 
 from __future__ import annotations
@@ -24,14 +23,3 @@ def answer(host: bytes) -> bytes:
         if family in (socket.AF_INET, socket.AF_INET6):
             words += [str(int(family)), str(address[0]), str(address[3] if len(address) == 4 else 0)]
     return " ".join(words).encode("ascii") if len(words) > 1 else b"no address of a kind we can use"
-
-
-def main() -> None:
-    """Answer until the other end of standard input is closed."""
-    with socket.socket(fileno=0) as sock, sock.makefile("rb") as lines:
-        for line in lines:
-            sock.sendall(answer(line.rstrip(b"\n")) + b"\n")
-
-
-if __name__ == "__main__":
-    main()

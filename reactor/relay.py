@@ -8,102 +8,22 @@
     closing    both streams are lost                          → ended     (`on_end` is called by the loop)
     splicing   both sides ended, a reset, idle, abort()       → ended
 
-A side has *ended* when its end of input was read: then the other's write side is shut down, and bytes the other way go
-on. While splicing, a pipe is lent to a direction only for as long as bytes are in it: a thousand idle tunnels hold no
-pipe at all, and those that flow freely share one.
+A side has *ended* when its end of input was read: then the other's write side is shut down, and bytes the other way go on.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
-import socket
-import struct
 from collections.abc import Callable
-from typing import Any
 
-from reactor.loop import READ, WRITE, Reactor, Timer
+from reactor.loop import Reactor, Timer
+from reactor.splicing import CAN_SPLICE, PIPES, Pipes, Side, SpliceSide
 from reactor.stream import HIGH_WATER, Stream
 
-PIPE_BYTES = (1024 * 1024, 256 * 1024)  # sizes asked for, the first that is allowed; else the system's own 64 KiB
 IDLE = 300.0  # seconds without a byte either way, unless whoever makes a relay says otherwise
-SPLICE_BYTES = 1024 * 1024  # moved for one direction in one turn, and so the most that waits in a pipe
-KEPT_PIPES = 8  # empty pipes kept for the next who needs one, as long as there are relays
-
-_RESET = struct.pack("ii", 1, 0)
-_BUSY = (BlockingIOError, InterruptedError)
-_CAN_SPLICE = hasattr(os, "splice")
-_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if _CAN_SPLICE else 0
-
-Pipe = tuple[int, int]  # (read end, write end)
 
 
-class Pipes:
-    """Empty pipes, lent to relays. `take` and `give_back` or `discard` go together, and so do `enter` and `leave`."""
-
-    def __init__(self) -> None:
-        self._free: list[Pipe] = []
-        self._users = 0
-
-    def enter(self) -> None:
-        self._users += 1
-
-    def leave(self) -> None:
-        """The last who leaves closes what is kept."""
-        self._users -= 1
-        if not self._users:
-            while self._free:
-                self.discard(self._free.pop())
-
-    def take(self) -> Pipe | None:
-        """An empty pipe, or None where this process has no descriptors left."""
-        if self._free:
-            return self._free.pop()
-        try:
-            pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        for size in PIPE_BYTES:
-            try:
-                fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, size)
-                break
-            except OSError:
-                pass  # beyond what this user may have in pipes
-        return pipe
-
-    def give_back(self, pipe: Pipe) -> None:
-        """The pipe must be empty."""
-        if len(self._free) < KEPT_PIPES and self._users:
-            self._free.append(pipe)
-        else:
-            self.discard(pipe)
-
-    def discard(self, pipe: Pipe) -> None:
-        os.close(pipe[0])
-        os.close(pipe[1])
-
-
-PIPES = Pipes()  # one thread, and a pipe is shared only while it is empty: one stock serves every reactor
-
-
-class _Side:
-    """What both ways of relaying know of one end: where its bytes go, how many it sent, whether it has ended."""
-
-    __slots__ = ("relay", "other", "name", "taken", "ended")
-
-    def __init__(self, relay: Relay, name: str, taken: int, ended: bool) -> None:
-        self.relay = relay
-        self.other: Any = None  # the same kind of side, set when the two are joined
-        self.name = name
-        self.taken = taken
-        self.ended = ended
-
-    def failed(self, error: Exception) -> None:
-        self.relay.abort(f"failed: {error}")
-
-
-class _CopySide(_Side):
+class _CopySide(Side):
     """One end as the owner of its stream."""
 
     __slots__ = ("stream", "lost")
@@ -115,7 +35,7 @@ class _CopySide(_Side):
 
     def data_received(self, data: bytes) -> None:
         self.taken += len(data)
-        self.relay._active = self.relay.reactor.now
+        self.relay.active = self.relay.reactor.now
         target = self.other.stream
         target.write(data)
         if target.backlog >= HIGH_WATER:
@@ -125,14 +45,14 @@ class _CopySide(_Side):
         self.ended = True
         self.other.stream.shutdown_write()
         if self.other.ended:
-            self.relay._end("closed")
+            self.relay.end("closed")
 
     def resume_writing(self) -> None:
-        self.relay._active = self.relay.reactor.now
+        self.relay.active = self.relay.reactor.now
         self.other.stream.resume_reading()
 
     def drained(self) -> None:
-        self.relay._active = self.relay.reactor.now
+        self.relay.active = self.relay.reactor.now
         self.other.stream.resume_reading()
         self.relay._splice_if_clear()
 
@@ -156,156 +76,6 @@ class _CopySide(_Side):
         self.stream.abort()
 
 
-class _SpliceSide(_Side):
-    """One end as a bare socket, registered with the loop; `held` bytes that it sent wait in `pipe` for the other."""
-
-    __slots__ = ("sock", "pipe", "held", "_fd", "_mask")
-
-    sent = 0  # what this way sends moves the deadline at once
-
-    def __init__(self, relay: Relay, name: str, sock: socket.socket, taken: int, ended: bool) -> None:
-        super().__init__(relay, name, taken, ended)
-        self.sock = sock
-        self.pipe: Pipe | None = None
-        self.held = 0
-        self._fd = sock.fileno()
-        self._mask = 0
-
-    def ready(self, mask: int) -> None:
-        # Its own mask is looked at each time: the first move may end the relay, and so may the other end's turn have.
-        if mask & self._mask & WRITE:
-            self.other.move()
-        if mask & self._mask & READ:
-            self.move()
-
-    def move(self) -> None:
-        """Push what is held; once that is gone, take what came in, one pipe full, and push that."""
-        if self.held and not self._push():
-            return
-        if not self.held and not (self._take() and self._push()):
-            return
-        if self.ended and self.other.ended:
-            self.relay._end("closed")
-            return
-        self.watch()
-        self.other.watch()
-
-    def _take(self) -> bool:
-        """From the socket into an empty pipe; false where that was the end of splicing."""
-        relay = self.relay
-        pipe = self.pipe = relay._pipes.take()
-        if pipe is None:
-            relay._copy_instead()
-            return False
-        try:
-            count = os.splice(self._fd, pipe[1], SPLICE_BYTES, flags=_FLAGS)
-        except _BUSY:
-            self._give_back_pipe()
-            return True
-        except OSError as error:
-            self._give_back_pipe()
-            relay._splice_failed(self, error)
-            return False
-        if count:
-            self.held = count
-            self.taken += count
-            return True
-        self._give_back_pipe()
-        self.ended = True
-        if relay.state == "splicing":  # once the socket has failed, its end is a cut, and must not look like an end
-            self.other.shutdown_write()
-        return True
-
-    def _push(self) -> bool:
-        """From the pipe into the other socket; false where that was the end of splicing."""
-        pipe = self.pipe
-        if pipe is None:
-            return True
-        relay = self.relay
-        try:
-            self.held -= os.splice(pipe[0], self.other._fd, self.held, flags=_FLAGS)
-        except _BUSY:
-            return True
-        except OSError as error:
-            relay._splice_failed(self.other, error)
-            return False
-        relay._active = relay.reactor.now
-        if not self.held:
-            self._give_back_pipe()
-        return True
-
-    def _give_back_pipe(self) -> None:
-        pipe, self.pipe = self.pipe, None
-        if pipe is not None:
-            self.relay._pipes.give_back(pipe)
-
-    def shutdown_write(self) -> None:
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # not connected any more: the next read tells
-
-    def watch(self) -> None:
-        """Wait for what can be used: input while nothing is held, room while the other holds something."""
-        mask = 0 if self.held or self.ended else READ
-        if self.other.held:
-            mask |= WRITE
-        if mask != self._mask:
-            self._set_mask(mask)
-
-    def _set_mask(self, mask: int) -> None:
-        # A selector refuses an empty mask: such a socket is not watched at all.
-        reactor = self.relay.reactor
-        if not mask:
-            reactor.unregister(self.sock)
-        elif not self._mask:
-            reactor.register(self.sock, mask, self)
-        else:
-            reactor.modify(self.sock, mask, self)
-        self._mask = mask
-
-    @property
-    def queued(self) -> int:
-        """Bytes that wait for this end to take them."""
-        return int(self.other.held)
-
-    def release(self) -> tuple[socket.socket, bytes]:
-        """The socket, unwatched, and what was held."""
-        if self._mask:
-            self._set_mask(0)
-        pieces = []
-        while self.held and self.pipe is not None:
-            piece = os.read(self.pipe[0], self.held)
-            self.held -= len(piece)
-            pieces.append(piece)
-        self._drop_pipe()
-        return self.sock, b"".join(pieces)
-
-    def _drop_pipe(self) -> None:
-        pipe, self.pipe = self.pipe, None
-        if pipe is not None:
-            self.relay._pipes.discard(pipe)
-        self.held = 0
-
-    def close(self) -> None:
-        self._drop_pipe()
-        if self._mask:
-            self._set_mask(0)
-        if self.ended:
-            self.sock.close()
-        else:
-            # What it may still send would be answered by a reset, which can destroy what it has not read yet.
-            Stream(self.relay.reactor, None, self.sock).close()
-
-    def reset(self) -> None:
-        try:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        except OSError:
-            pass  # already disconnected
-        self.ended = True
-        self.close()
-
-
 class Relay:
     """Joins two open streams and owns them from `start` on; a stream is a `Stream` or anything with its contract.
 
@@ -315,7 +85,7 @@ class Relay:
     """
 
     __slots__ = (
-        "reactor", "idle_timeout", "reason", "state", "_on_end", "_left", "_right", "_active", "_sent", "_timer", "_pipes",
+        "reactor", "idle_timeout", "reason", "state", "_on_end", "_left", "_right", "active", "_sent", "_timer", "pipes",
         "_may_splice",
     )  # fmt: skip
 
@@ -334,14 +104,14 @@ class Relay:
         self.reason = ""
         self.state = "new"
         self._on_end = on_end
-        self._left: _CopySide | _SpliceSide
-        self._right: _CopySide | _SpliceSide
+        self._left: _CopySide | SpliceSide
+        self._right: _CopySide | SpliceSide
         self._join(_CopySide(self, names[0], left), _CopySide(self, names[1], right))
-        self._active = reactor.now
+        self.active = reactor.now
         self._sent = 0
         self._timer: Timer | None = None
-        self._pipes = pipes
-        self._may_splice = _CAN_SPLICE and type(left) is Stream and type(right) is Stream
+        self.pipes = pipes
+        self._may_splice = CAN_SPLICE and type(left) is Stream and type(right) is Stream
 
     @property
     def bytes_left_to_right(self) -> int:
@@ -357,7 +127,7 @@ class Relay:
         left, right = self._left, self._right
         assert isinstance(left, _CopySide) and isinstance(right, _CopySide)
         self.state = "copying"
-        self._active = self.reactor.now
+        self.active = self.reactor.now
         self._timer = self.reactor.call_later(self.idle_timeout, self._check_idle)
         left.stream.owner, right.stream.owner = left, right
         for side, data in ((left, from_left), (right, from_right)):
@@ -376,9 +146,9 @@ class Relay:
         """Reset both sides; `on_end` follows."""
         if self.state == "new":
             self.start()
-        self._end(reason, reset=True)
+        self.end(reason, reset=True)
 
-    def _join(self, left: _CopySide | _SpliceSide, right: _CopySide | _SpliceSide) -> None:
+    def _join(self, left: _CopySide | SpliceSide, right: _CopySide | SpliceSide) -> None:
         left.other, right.other = right, left
         self._left, self._right = left, right
 
@@ -392,27 +162,27 @@ class Relay:
         if left.stream.state != "open" or right.stream.state != "open":
             return
         self.state = "splicing"
-        self._pipes.enter()
-        ends = [_SpliceSide(self, side.name, side.stream.release(), side.taken, side.ended) for side in (left, right)]
+        self.pipes.enter()
+        ends = [SpliceSide(self, side.name, side.stream.release(), side.taken, side.ended) for side in (left, right)]
         self._join(*ends)
-        _let_go(left)
-        _let_go(right)
+        left.let_go()
+        right.let_go()
         for end in ends:
             end.watch()
 
-    def _copy_instead(self) -> None:
+    def copy_instead(self) -> None:
         """Take what the pipes hold into this process, and go on with streams."""
         if self.state != "splicing":
             return
         self.state = "copying"
         self._may_splice = False
         old = (self._left, self._right)
-        released = [side.release() for side in old if isinstance(side, _SpliceSide)]
-        self._pipes.leave()
+        released = [side.release() for side in old if isinstance(side, SpliceSide)]
+        self.pipes.leave()
         ends = []
         for side, (sock, _) in zip(old, released, strict=True):
             ends.append(_CopySide(self, side.name, Stream(self.reactor, None, sock), side.taken, side.ended))
-            _let_go(side)
+            side.let_go()
         self._join(*ends)
         for end, (_, held) in zip(ends, released, strict=True):
             end.stream.owner = end
@@ -433,18 +203,18 @@ class Relay:
         if side.other.lost:
             self._finish()
 
-    def _splice_failed(self, side: _SpliceSide, error: OSError) -> None:
+    def splice_failed(self, side: SpliceSide, error: OSError) -> None:
         """The socket of `side` could not be read, or took nothing more."""
         if self.state != "splicing":
             return
         if error.errno == errno.EINVAL:  # a socket that cannot be spliced
-            self._copy_instead()
+            self.copy_instead()
             return
         self.state = "closing"
         whole = side.ended
         if not whole and not side.held and side._take():
             side._push()  # what it said before it went, as far as that goes
-        self._end(_why(side.name, error), reset=not whole)
+        self.end(_why(side.name, error), reset=not whole)
 
     def _check_idle(self) -> None:
         now = self.reactor.now
@@ -452,16 +222,16 @@ class Relay:
         queued = left.queued or right.queued
         sent = left.sent + right.sent
         if queued and sent != self._sent:
-            self._active = now  # nothing new came, but a slow reader is at work on what is queued
+            self.active = now  # nothing new came, but a slow reader is at work on what is queued
         self._sent = sent
-        due = self._active + self.idle_timeout
+        due = self.active + self.idle_timeout
         if due > now:
             self._timer = self.reactor.call_later(due - now, self._check_idle)
             return
         self._timer = self.reactor.call_later(self.idle_timeout, self._check_idle)
-        self._end("idle", reset=bool(queued) or self.state == "closing")
+        self.end("idle", reset=bool(queued) or self.state == "closing")
 
-    def _end(self, reason: str, reset: bool = False) -> None:
+    def end(self, reason: str, reset: bool = False) -> None:
         """Close or reset both; the first reason stays."""
         if self.state == "ended":
             return
@@ -472,8 +242,8 @@ class Relay:
                 side.reset()
             else:
                 side.close()
-        if isinstance(self._left, _SpliceSide):
-            self._pipes.leave()
+        if isinstance(self._left, SpliceSide):
+            self.pipes.leave()
             self._finish()
 
     def _finish(self) -> None:
@@ -481,18 +251,13 @@ class Relay:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        _let_go(self._left)
-        _let_go(self._right)
+        self._left.let_go()
+        self._right.let_go()
         self.reactor.call_soon(self._on_end, self)
 
     def __repr__(self) -> str:
         counts = f"{self.bytes_left_to_right} → {self.bytes_right_to_left} ←"
         return f"<Relay {self.state} {counts}{' ' + self.reason if self.reason else ''}>"
-
-
-def _let_go(side: _Side) -> None:
-    """A side that is done with keeps nothing alive."""
-    del side.relay, side.other
 
 
 def _why(name: str, error: Exception | None) -> str:

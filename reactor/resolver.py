@@ -6,15 +6,14 @@ NEGATIVE_SECONDS. A query that nobody waits for any more leaves the queue.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from reactor import lookup as lookup_program
 from reactor.errors import UpstreamError
-from reactor.helpers import HelperPool, Job
+from reactor.helpers import HelperPool, Job, helper_command
 from reactor.loop import Reactor
 
 HELPERS = 4  # look-ups at the same time
@@ -49,21 +48,21 @@ _Outcome = tuple[_Address, ...] | _Failure
 class Lookup:
     """One caller's wait for an answer; `cancel` may be called at any time, any number of times."""
 
-    __slots__ = ("host", "port", "_callback", "_owner", "_query")
+    __slots__ = ("host", "port", "job", "_callback", "_owner")
 
     def __init__(self, host: str, port: int, callback: Callback) -> None:
         self.host = host
         self.port = port
         self._callback: Callback | None = callback
         self._owner = getattr(callback, "__self__", None)
-        self._query: _Query | None = None
+        self.job: _Query | None = None
 
     def cancel(self) -> None:
         """The callback is not called any more."""
         self._callback = self._owner = None
-        query, self._query = self._query, None
+        query, self.job = self.job, None
         if query is not None:
-            query.leave(self)
+            query.resolver._pool.leave(query, self)
 
     def _deliver(self, outcome: _Outcome) -> None:
         callback, self._callback = self._callback, None
@@ -84,29 +83,14 @@ class Lookup:
 
 
 class _Query(Job):
-    """One name being looked up, and all who wait for it."""
+    """One name being looked up, for all the Lookups that wait for it."""
 
-    __slots__ = ("resolver", "name", "waiters")
+    __slots__ = ("resolver", "name")
 
     def __init__(self, resolver: Resolver, name: bytes) -> None:
         super().__init__(name)
         self.resolver = resolver
         self.name = name
-        self.waiters: dict[Lookup, None] = {}
-
-    def join(self, lookup: Lookup) -> None:
-        self.waiters[lookup] = None
-        lookup._query = self
-
-    def leave(self, lookup: Lookup) -> None:
-        """A query that nobody waits for gives up its place in the queue; one already asked goes on, for the memo."""
-        self.waiters.pop(lookup, None)
-        if not self.waiters and self.helper is None:
-            self.resolver._abandon(self)
-
-    @property
-    def wanted(self) -> bool:
-        return bool(self.waiters)
 
     def answered(self, line: str) -> None:
         outcome = _parse_answer(line)
@@ -118,7 +102,7 @@ class _Query(Job):
 
 
 class Resolver:
-    """Looks names up. `lookup` is the helper's command, whose standard input is the socket it answers on.
+    """Looks names up. `command` is the helper's, whose standard input is the socket it answers on.
 
     `helpers` bounds the processes, `timeout` is the seconds one look-up may take.
     """
@@ -127,21 +111,16 @@ class Resolver:
         self,
         reactor: Reactor,
         helpers: int = HELPERS,
-        lookup: Sequence[str] | None = None,
+        command: Sequence[str] | None = None,
         timeout: float = LOOKUP_SECONDS,
     ) -> None:
         self.reactor = reactor
-        command = _default_command() if lookup is None else lookup
         environment = {"RES_OPTIONS": RES_OPTIONS}
+        command = command or helper_command(lookup_program)
         self._pool = HelperPool(reactor, command, "look-up", helpers, QUEUE_LIMIT, timeout, environment)
         self._queries: dict[bytes, _Query] = {}  # queued or asked
         self._memo: dict[bytes, tuple[float, _Outcome]] = {}  # name → (until when, what), the oldest first
         self._closed = False
-
-    @property
-    def running(self) -> int:
-        """How many helper processes there are."""
-        return len(self._pool.helpers)
 
     def resolve(self, host: str, port: int, callback: Callback) -> Lookup:
         """Look up a host name or a numeric address (IPv6 without brackets).
@@ -190,19 +169,13 @@ class Resolver:
             query.join(lookup)
             self._pool.ask(query)
 
-    def _abandon(self, query: _Query) -> None:
-        self._queries.pop(query.name, None)
-        self._pool.cancel(query)
-
     def _settle(self, query: _Query, outcome: _Outcome, seconds: float) -> None:
         """Tell all who wait, each in a call of its own, so that one that raises costs nobody else; remember for `seconds`."""
-        self._queries.pop(query.name, None)
+        del self._queries[query.name]
         if seconds:
             self._remember(query.name, outcome, seconds)
-        for lookup in query.waiters:
-            lookup._query = None
+        for lookup in query.dismiss():
             self.reactor.call_soon(lookup._deliver, outcome)
-        query.waiters.clear()
 
     def _remember(self, name: bytes, outcome: _Outcome, seconds: float) -> None:
         memo = self._memo
@@ -215,10 +188,6 @@ class Resolver:
         """End all helpers; whoever still waits gets an UpstreamError. Idempotent."""
         self._closed = True
         self._pool.close("the resolver is closed")
-
-
-def _default_command() -> list[str]:
-    return [sys.executable, "-I", "-S", os.path.join(os.path.dirname(os.path.abspath(__file__)), "lookup.py")]
 
 
 def _address(family: int, text: str, scope: int) -> _Address:

@@ -78,6 +78,8 @@ class ServerExchange(Exchange):
         except Exception:  # a head that cannot be written: nobody else knows of the body
             if isinstance(body, Source):
                 body.close()
+            elif type(body) is not bytes:
+                raise TypeError(f"a body is bytes or a Source, not {type(body).__name__}") from None
             raise
 
     def _inform(self, head: Head) -> None:
@@ -104,7 +106,7 @@ class ServerConnection:
     def __init__(self, server: Server, sock: socket.socket, peer: str) -> None:
         self.server = server
         self.reactor = server.reactor
-        self.parser = RequestParser()
+        self.parser = RequestParser(tells_ends=False)
         self.peer = peer
         self.state = "idle"
         self.exchange: ServerExchange | None = None
@@ -132,7 +134,10 @@ class ServerConnection:
 
     def data_received(self, data: bytes) -> None:
         parser = self.parser
-        parser.feed(data)
+        if parser._data:
+            parser.feed(data)
+        else:
+            parser._data = data
         if self.exchange is None:
             self._advance()
         elif self._body is not None and self._body.waiting:
@@ -246,7 +251,6 @@ class ServerConnection:
         self.requests_left -= 1
         self._keep_alive = keep_alive = request.keep_alive and self.requests_left != 0
         if request.length == 0:
-            parser.skip_end()
             body: Body = b""
             self._plain = keep_alive and request.version == 11 and request.method == b"GET" and request.upgrade is None
         else:
@@ -408,7 +412,7 @@ class ServerConnection:
             end = b"Content-Length: %d\r\n%b" % (length, end)
         if b"date" not in index:  # RFC 9110 section 6.6.1
             end = b"Date: %b\r\n%b" % (format_date(self.reactor.wall), end)
-        return b"%b%b%b" % (status_line(head.status, head.reason), fields.wire(), end)
+        return status_line(head.status, head.reason) + fields.wire() + end
 
     def _send_source(self, exchange: ServerExchange, head: Head, source: Source, wire: bytes | None) -> None:
         length = source.length

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.users import make_entry
+from handlers.users_file import make_entry
 from reactor.roles.process import Process
 from reactor.roles.proxy import ProxyGroup
 from reactor.run import configure, main

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from handlers.access_log import AccessLog, Sink
-from handlers.users import make_entry
+from handlers.access_log import AccessLog
+from handlers.log_sink import Sink
+from handlers.users_file import make_entry
 from reactor.resolver import POSITIVE_SECONDS
 from tests.loopback import WALL, House, housed
 from tests.origin import Proxy
@@ -254,7 +255,7 @@ def test_the_clock_set_back_and_forth(
     tiers = Tiers(house, tmp_path)
     sink = Sink(str(tmp_path / "log"), house.reactor)
     house.cleanups.append(sink.close)
-    logged = house.serve(AccessLog(tiers.proxied, sink, format))
+    logged = house.serve(AccessLog(tiers.proxied, sink, format == "json"))
     client = logged.connect()
     day, year, ahead = 86400.0, 365 * 86400.0, 4e9  # beyond what 32 bits can count
     for moved in (0.0, -1.0, -day, -WALL, 0.0, day, 10 * year, -10 * year, ahead, 0.0):

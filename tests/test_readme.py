@@ -11,8 +11,6 @@ import pytest
 
 from cache.stores.memory import JOINED_AT_ONCE
 from handlers import (
-    access,
-    access_log,
     api,
     caching,
     client,
@@ -20,12 +18,15 @@ from handlers import (
     config_file,
     fetch,
     fetch_command,
+    listing,
+    log_sink,
+    matching,
+    messages,
     script,
-    static,
     traffic,
     users,
 )
-from handlers.users import make_entry
+from handlers.users_file import make_entry
 from reactor import relay, resolver, stream, tls
 from reactor.client import ClientLimits
 from reactor.http.grammar import LIMITS
@@ -92,16 +93,16 @@ def kib(number: int) -> str:
         ("wrong passwords of one client", f"{users.FAILURES}, and one more each {users.FAILURE_SECONDS:g} s"),
         ("passwords being checked", f"{users.HELPERS}, {users.QUEUE_LIMIT}, {users.CHECKS_PER_CLIENT}"),
         ("a password that was good", f"{users.REMEMBERED_SECONDS:g} s"),
-        ("a `path=/REGEX/` rule", f"{kib(access.REGEX_BYTES)}, {access.REGEX_SECONDS * 1000:g} ms"),
+        ("a `path=/REGEX/` rule", f"{kib(matching.REGEX_BYTES)}, {matching.REGEX_SECONDS * 1000:g} ms"),
         ("a file of rules or users", kib(config_file.FILE_BYTES)),
         ("ranges of one request", f"{MAX_RANGES}"),
-        ("names in one listing", f"{static.LISTED}"),
+        ("names in one listing", f"{listing.LISTED}"),
         ("client: redirects, interim", f"{fetch_command.MAX_REDIRECTS} (`fetch`: {client.REDIRECTS}), {LIMITS.interim}"),
         ("client: a body held whole", kib(fetch.MAX_BODY)),
         ("client: Retry-After", f"{client.RETRY_MOST:g} s"),
-        ("a body that a script reads, one delay", f"{kib(traffic.BODY_LIMIT)}, {traffic.DELAY_LIMIT:g} s"),
+        ("a body that a script reads, one delay", f"{kib(messages.BODY_LIMIT)}, {traffic.DELAY_LIMIT:g} s"),
         ("a script's file", f"{script.LOOK_SECONDS:g} s"),
-        ("log lines", f"{access_log.FLUSH_SECONDS:g} s or {kib(access_log.FLUSH_BYTES)}; {kib(access_log.BACKLOG_BYTES)}"),
+        ("log lines", f"{log_sink.FLUSH_SECONDS:g} s or {kib(log_sink.FLUSH_BYTES)}; {kib(log_sink.BACKLOG_BYTES)}"),
         ("`--grace`", f"{GRACE:g} s"),
     ],
 )

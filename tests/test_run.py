@@ -26,7 +26,8 @@ from handlers.client_limits import ClientRate
 from handlers.forwarded import TrustedTarget
 from handlers.pac import Pac
 from handlers.tunnel import Tunnel
-from handlers.users import Users, make_entry
+from handlers.users import Users
+from handlers.users_file import make_entry
 from reactor import __version__
 from reactor.errors import ConfigError
 from reactor.roles.client import ClientGroup

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from handlers.fetch_command import CERTIFICATE_REFUSED, NO_HANDSHAKE
+from handlers.exit_codes import CERTIFICATE_REFUSED, NO_HANDSHAKE
 from reactor.addresses import is_public
 from reactor.client import ClientLimits
 from reactor.errors import ConfigError

@@ -18,7 +18,8 @@ from cache.stores.memory import MemoryStore
 from handlers.access_log import AccessLog
 from handlers.api import builtin_api
 from handlers.caching import Caching
-from handlers.fetch_command import HTTP_ERROR, OK, Fetch, FetchOptions
+from handlers.exit_codes import HTTP_ERROR, OK
+from handlers.fetch_command import Fetch, FetchOptions
 from handlers.proxy import Forwarding
 from handlers.router import Router
 from handlers.static import Static

@@ -203,8 +203,7 @@ class Writer:
         """The body is whole: the entry can be found from now on."""
         assert self._open
         self._open = False
-        if self._entry.method != b"HEAD":
-            self._entry.length = self.content.size
+        self._entry.length = self.content.size
         self._store.put(self._key, self._entry, self.content)
         return self._entry
 
@@ -262,7 +261,7 @@ class MemoryStore:
         place = old.store
         if place is None:
             return  # evicted meanwhile
-        new.body, new.store, new.length = old.body, place, old.length
+        new.body, new.store = old.body, place
         old.store = None
         place.entry = new
         self._entries[place.key] = tuple([new if entry is old else entry for entry in self._entries[place.key]])

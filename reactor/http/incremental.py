@@ -46,6 +46,7 @@ _nothing: dict[bytes, int] = {}  # what parsers with limits of their own remembe
 _BAD_CHUNK_END = "chunk data does not end where its size says"
 _BAD_CHUNK_LINE = "invalid chunk line"
 BODY_TOO_LARGE = "body too large"
+CUT_OFF = "connection closed in the middle of the"
 
 
 class IncrementalParser:
@@ -313,7 +314,7 @@ class IncrementalParser:
 
     def _starved(self, what: str) -> Event:
         if self._eof:
-            raise self._fail(f"connection closed in the middle of the {what}")
+            raise self._fail(f"{CUT_OFF} {what}")
         return NEED_DATA
 
     # What heads have in common.

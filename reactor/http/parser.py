@@ -48,14 +48,16 @@ _new = object.__new__  # makes a Request or Fields without the call of an __init
 class RequestParser(IncrementalParser):
     """Parses the requests of one connection, in order."""
 
-    __slots__ = ("_blank", "_last")
+    __slots__ = ("tells_ends", "_blank", "_last")
 
     _first = frozenset(octet for octet in range(256) if TOKEN.fullmatch(bytes((octet,)))) | {_LF}
     _blank: int  # empty lines before this request
     _last: Known  # what the last request was known by: the next one most often resembles it
 
-    def __init__(self, limits: Limits = LIMITS) -> None:
+    def __init__(self, limits: Limits = LIMITS, tells_ends: bool = True) -> None:
+        """`tells_ends`: that a request without a body ends with its head is told, too, by an EndOfMessage."""
         self.limits = limits
+        self.tells_ends = tells_ends
         self._data = b""
         self._pos = self._scan = self._blank = 0
         self._eof = False
@@ -125,7 +127,9 @@ class RequestParser(IncrementalParser):
         if request.length or request.upgrade is not None:
             self._begin_body(request.length, request.upgrade is not None)
         else:
-            self._state = _REQUEST_END
+            self._blank = 0
+            if self.tells_ends:
+                self._state = _REQUEST_END
         return request
 
     def _head(self) -> Event:
@@ -205,22 +209,13 @@ class RequestParser(IncrementalParser):
             self._left = length
             self._state = IncrementalParser._body
         elif length == 0:
-            self._state = IncrementalParser._end
+            self._state = IncrementalParser._end if self.tells_ends else self._after
         else:
             self._room = self.limits.body
             self._state = IncrementalParser._chunked
 
-    def skip_end(self) -> None:
-        """Instead of asking for the EndOfMessage of a request without a body; where that is not what comes next, nothing happens."""
-        if self._state is _REQUEST_END:
-            self._state = _REQUEST_HEAD
-            self._blank = 0
-        elif self._state is IncrementalParser._end:
-            self._state(self)
-
     def _end_without_body(self) -> Event:
         self._state = _REQUEST_HEAD
-        self._blank = 0
         return END
 
 
@@ -240,13 +235,13 @@ def _cut_out(block: bytes) -> tuple[bytes, bytes | None, bytes | None]:
         cookie, _, rest = rest.partition(CRLF)
         if not rest or cookie.translate(FIELD_TABLE).strip(OWS) != cookie:
             return _ODD
-        block = b"%b\r\n%b" % (before, rest)
+        block = before + CRLF + rest
     before, found, rest = block.rpartition(b"\r\nReferer: ")
     if found:
         referer, _, rest = rest.partition(CRLF)
         if not rest or referer.translate(FIELD_TABLE).strip(OWS) != referer:
             return _ODD
-        block = b"%b\r\n%b" % (before, rest)
+        block = before + CRLF + rest
     return block, cookie, referer
 
 

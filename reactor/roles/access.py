@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from handlers.access import AccessControl, Rule, default_after, is_loopback, parse_rule, parse_rules_file
+from handlers.access import AccessControl
+from handlers.access_rules import Rule, parse_rule, parse_rules_file
 from handlers.client_limits import ClientConnections, ClientRate
 from handlers.config_file import read_config
 from handlers.pac import Pac
-from handlers.users import Entry, PasswordChecker, Users, parse_users_file
+from handlers.users import PasswordChecker, Users
+from handlers.users_file import Entry, parse_users_file
+from reactor.addresses import is_loopback
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
 from reactor.roles.process import Process
@@ -20,23 +23,12 @@ from reactor.roles.values import count_from_1, rate
 log = logging.getLogger("reactor.run")
 
 
-class RulesFile(NamedTuple):
-    """Where among the rules those of a file stand."""
-
-    path: str
-
-    def read(self) -> list[Rule]:
-        """Raises ConfigError."""
-        return read_config("--rules", self.path, parse_rules_file)
-
-
 class RuleAction(argparse.Action):
-    """--allow, --deny and --rules share one list, in the order given."""
+    """--allow, --deny and --rules share one list, in the order given: of rules, and of paths of files."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
         rules = getattr(namespace, self.dest) or []
-        kind = "allow" if option == "--allow" else "deny"
-        rules.append(RulesFile(values) if option == "--rules" else parse_rule(kind, values))  # type: ignore[arg-type]
+        rules.append(values if option == "--rules" else parse_rule(str(option).removeprefix("--"), values))
         setattr(namespace, self.dest, rules)
 
 
@@ -65,7 +57,7 @@ class Access:
     def __init__(self, process: Process, flags: argparse.Namespace, forward_on: Sequence[str] | None = None) -> None:
         """Raises ConfigError where a file cannot be read, or everybody could use a forward proxy."""
         self._process = process
-        self._sources: list[Rule | RulesFile] = flags.rules or []
+        self._sources: list[Rule | str] = flags.rules or []
         self._users_path: str | None = flags.users
         self._rate: float | None = flags.client_rate
         self._forward = forward_on is not None
@@ -75,13 +67,13 @@ class Access:
         self.users = self._read_users()
         self._control: AccessControl | None = None
         self._checker: PasswordChecker | None = None
-        if self._users_path is not None or any(isinstance(source, RulesFile) for source in self._sources):
+        if self._users_path is not None or any(isinstance(source, str) for source in self._sources):
             process.at_hangup.append(self.reload)
 
     def around(self, handler: Handler) -> Handler:
         """The handler behind all that this group asks of its clients."""
         if self._sources:
-            handler = self._control = AccessControl(handler, self.rules, default_after(self.rules))
+            handler = self._control = AccessControl(handler, self.rules)
         if self.users is not None:
             self._checker = PasswordChecker(self._process.reactor, self.users)
             handler = Users(handler, self._checker, self._forward)
@@ -94,7 +86,7 @@ class Access:
     def _read_rules(self) -> list[Rule]:
         rules: list[Rule] = []
         for source in self._sources:
-            rules += source.read() if isinstance(source, RulesFile) else [source]
+            rules += read_config("--rules", source, parse_rules_file) if isinstance(source, str) else [source]
         if self._users_path is None:
             for rule in rules:
                 if rule.users is not None:
@@ -114,7 +106,7 @@ class Access:
         try:
             rules = self._read_rules()
             if self._control is not None:
-                self._control.replace(rules, default_after(rules))
+                self._control.replace(rules)
             self.rules = rules
             log.info("%d access rules are in force", len(rules))
         except ConfigError as error:

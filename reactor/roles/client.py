@@ -23,7 +23,7 @@ from reactor.errors import ConfigError
 from reactor.roles.bodies import NOT_READ, DataAction, data_parts, file_part, form_parts
 from reactor.roles.process import Group, Process
 from reactor.roles.trust import client_tls, trust_flags
-from reactor.roles.values import duration, field, fields, method, proxy_url, seconds
+from reactor.roles.values import count, duration, field, fields, method, proxy_url, seconds
 
 AUTO_REFERER = ";auto"  # behind the value of -e
 
@@ -86,18 +86,12 @@ def _way_flags(to: Any) -> None:
     add("--connect-timeout", type=duration, metavar="SECONDS",
         help=f"look-up, connection and TLS handshake ({ClientLimits().connect:g})")  # fmt: skip
     add("-m", "--max-time", type=seconds, metavar="SECONDS", help="all of one URL (any time)")
-    add("--retry", type=number, default=0, metavar="N",
+    add("--retry", type=count, default=0, metavar="N",
         help="repeat what failed in passing, after 1 s, 2 s, 4 s … or Retry-After (0)")  # fmt: skip
 
 
-def number(text: str) -> int:
-    if re.fullmatch(r"[0-9]{1,6}", text) is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return int(text)
-
-
 def redirects(text: str) -> int:
-    return sys.maxsize if text == "-1" else number(text)
+    return sys.maxsize if text == "-1" else count(text)
 
 
 def offset(text: str) -> int | None:

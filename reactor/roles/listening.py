@@ -8,8 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from handlers.access_log import AccessLog, Sink, check_path
+from handlers.access_log import AccessLog
 from handlers.json_log import Stage
+from handlers.log_sink import Sink, check_path
 from reactor.exchange import Handler
 from reactor.listener import Listener
 from reactor.roles.access import Access, access_flags
@@ -56,9 +57,8 @@ class Listening:
         self.name = name
         self.addresses: list[tuple[str, int]] = flags.listen or [default]
         self.log_path = log_path(flags, process.flags)
-        self.log_format = flags.log_format
         self.limits = limits_of(flags)
-        self.timed = self.log_path is not None and self.log_format == "json"
+        self.timed = self.log_path is not None and flags.log_format == "json"
         if self.log_path is not None and process.flags.check:
             check_path(self.log_path)
         self.script = script_of(flags.script) if flags.script else None
@@ -88,7 +88,7 @@ class Listening:
         if self.log_path is not None:
             self.sink = Sink(self.log_path, reactor)
             self.process.on_reopen.append(self.sink.reopen)
-            handler = access_log = AccessLog(handler, self.sink, self.log_format)
+            handler = access_log = AccessLog(handler, self.sink, self.timed)
         self.server = Server(reactor, handler, self.limits, access_log, door=self.access.door, timed=self.timed)
         for host, port in self.addresses:
             self.listeners.append(Listener(reactor, host, port, self.server.accept))
@@ -132,7 +132,8 @@ def announce(text: str) -> None:
 
 def script_of(path: str) -> Callable[[Handler], Handler]:
     """What puts the script before a handler; raises ConfigError."""
-    from handlers.script import Script, ScriptFile  # here, because most runs have no script
+    from handlers.script import Script  # here, because most runs have no script
+    from handlers.script_file import ScriptFile
 
     return partial(Script, file=ScriptFile(path))
 

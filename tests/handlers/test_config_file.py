@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handlers import config_file
-from handlers.access import parse_rules_file
+from handlers.access_rules import parse_rules_file
 from handlers.config_file import read_config
 from reactor.errors import ConfigError
 from tests.loopback import open_descriptors

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from handlers.fetch_command import (
+from handlers.exit_codes import (
     BAD_CONTENT,
     BAD_URL,
     BROKEN,
     CANNOT_RESUME,
     HTTP_ERROR,
-    MAX_REDIRECTS,
     NO_ANSWER_AT_ALL,
     NOT_CONNECTED,
     NOT_RESOLVED,
@@ -26,15 +25,13 @@ from handlers.fetch_command import (
     PARTIAL,
     PROXY_NOT_RESOLVED,
     READ_ERROR,
-    REMOTE_NAME,
     TIMED_OUT,
     TOO_MANY_REDIRECTS,
     UNSUPPORTED_SCHEME,
     WEIRD_REPLY,
     WRITE_ERROR,
-    Fetch,
-    FetchOptions,
-)  # fmt: skip
+)
+from handlers.fetch_command import MAX_REDIRECTS, REMOTE_NAME, Fetch, FetchOptions
 from handlers.parts import FilePart, InputPart
 from reactor.client import Pool
 from reactor.connector import Connector
@@ -351,6 +348,23 @@ def test_a_body_cut_short(house: House, how: str) -> None:
     house.until(lambda: role.out.getvalue() == b"hello")
     getattr(asked.peer, how)()
     assert (role.code(), role.out.getvalue()) == (PARTIAL, b"hello")
+
+
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"5\r\nhello, world\r\n", b"-1\r\n"])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_malformed_chunks(house: House, rest: bytes, at_once: bool) -> None:
+    start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    role, asked = one(house, start + rest if at_once else start)
+    house.until(lambda: role.out.getvalue()[:5] == b"hello")
+    asked.peer.send(b"" if at_once else rest)
+    assert role.code() == BROKEN
+
+
+@pytest.mark.parametrize("start", [b"", b"5\r", b"5\r\nhel", b"5\r\nhello\r\n"])
+def test_chunks_cut_short(house: House, start: bytes) -> None:
+    role, asked = one(house, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + start)
+    asked.peer.shutdown()
+    assert role.code() == PARTIAL
 
 
 def test_errors_of_the_server_are_answers_too(house: House) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from cache.stores.memory import MemoryStore
-from handlers.access import AccessControl, parse_rule
+from handlers.access import AccessControl
 from handlers.access_log import AccessLog
+from handlers.access_rules import parse_rule
 from handlers.json_log import Stage, how_it_ended
 from reactor.client import ClientLimits
 from reactor.exchange import Exchange, Head, Source
@@ -35,7 +36,7 @@ class Logged:
     def __init__(self, house: House, handler: Any, limits: ServerLimits = ServerLimits()) -> None:
         self.house = house
         self.lines: list[bytes] = []
-        log = AccessLog(handler, self, "json")  # type: ignore[arg-type]
+        log = AccessLog(handler, self, json=True)  # type: ignore[arg-type]
         self.served = house.serve(log, limits, log)
 
     def write(self, line: bytes) -> None:
@@ -229,7 +230,7 @@ def test_the_time_of_the_access_rules_is_their_own(house: House) -> None:
             exchange.respond(Head(200), b"hi")
 
     rules = [parse_rule("deny", "host=no.example")]
-    log = Logged(house, Stage("access", AccessControl(Stage("handle", Slow()), rules, True)))
+    log = Logged(house, Stage("access", AccessControl(Stage("handle", Slow()), rules)))
     peer = log.connect()
     peer.send(GET, b"GET / HTTP/1.1\r\nHost: no.example\r\n\r\n")
     assert (peer.answer().status, peer.answer().status) == (200, 403)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.fetch_command import OK, PARTIAL, TIMED_OUT, WRITE_ERROR
+from handlers.exit_codes import OK, PARTIAL, TIMED_OUT, WRITE_ERROR
 from handlers.output import Output
 from tests.handlers.test_fetch_command import TEXT, Pipe, Role, one
 from tests.loopback import House, housed

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers import pac
-from handlers.access import AccessControl, default_after, parse_rules_file
-from handlers.pac import Pac, Routes, routes, script
+from handlers.access import AccessControl
+from handlers.access_rules import parse_rules_file
+from handlers.pac import EVERYTHING, Pac, Routes, routes
 from reactor.errors import ProtocolError
 from reactor.exchange import Exchange, Head
 from tests.handlers.asking import Answer, Clock, parse
@@ -23,8 +24,7 @@ class Behind:
 
 
 def controlled(rules: str) -> AccessControl:
-    found = parse_rules_file(rules)
-    return AccessControl(Behind(), found, default_after(found))
+    return AccessControl(Behind(), parse_rules_file(rules))
 
 
 def ask(text: str = "GET /proxy.pac\nHost: proxy.example:8080", rules: str | None = None, peer: str = "192.0.2.7") -> Answer:
@@ -117,25 +117,23 @@ def test_head_and_a_query_are_answered_too() -> None:
 
 # The rules.
 
-ALL = Routes(set(), set(), [], True)
-
 
 @pytest.mark.parametrize(
     ("rules", "found"),
     [
-        ("", ALL),
-        ("deny host=.ads.example", ALL),
-        ("allow client=192.0.2.0/24", ALL),
-        ("deny port=25\nallow user=*", ALL),
+        ("", EVERYTHING),
+        ("deny host=.ads.example", EVERYTHING),
+        ("allow client=192.0.2.0/24", EVERYTHING),
+        ("deny port=25\nallow user=*", EVERYTHING),
         ("allow host=a.example", Routes({"a.example"}, set(), [], False)),
-        ("allow host=a.example\nallow all", ALL),
+        ("allow host=a.example\nallow all", EVERYTHING),
         ("allow host=a.example,*.b.example,.c.example,d*.example", Routes(
             {"a.example", "c.example"}, {"b.example", "c.example"}, ["d*.example"], False
         )),
         ("deny host=bad.example\nallow host=a.example port=80", Routes({"bad.example", "a.example"}, set(), [], False)),
         ("allow host=a.example client=10.0.0.0/8\nallow host=b.example", Routes({"b.example"}, set(), [], False)),
         ("allow host=a.example\ndeny all\nallow all", Routes({"a.example"}, set(), [], False)),
-        ("allow host=a.example\ndeny method=CONNECT\nallow all", ALL),
+        ("allow host=a.example\ndeny method=CONNECT\nallow all", EVERYTHING),
         ("allow host=[2001:DB8::1],127.1", Routes({"2001:db8::1", "127.0.0.1"}, set(), [], False)),
     ],
 )  # fmt: skip
@@ -166,12 +164,12 @@ def test_the_script_lists_what_the_rules_name() -> None:
 
 def test_with_too_many_hosts_everything_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pac, "PAC_HOSTS", 2)
-    assert routes(controlled("allow host=a.example,b.example"), "192.0.2.7") != ALL
-    assert routes(controlled("allow host=a.example,b.example,*.c.example"), "192.0.2.7") == ALL
+    assert routes(controlled("allow host=a.example,b.example"), "192.0.2.7") != EVERYTHING
+    assert routes(controlled("allow host=a.example,b.example,*.c.example"), "192.0.2.7") == EVERYTHING
 
 
 def test_the_script_is_ascii_and_its_address_stands_in_quotes() -> None:
-    page = script("[::1]:8080", ALL)
+    page = ask("GET /proxy.pac\nHost: [::1]:8080").content
     assert page.isascii() and b'"PROXY [::1]:8080"' in page
 
 
@@ -195,7 +193,7 @@ def test_the_rules_are_looked_through_once_for_each_client(monkeypatch: pytest.M
         assert (variable(page, "proxy"), variable(page, "names")) == (f'"PROXY p{number}:1"', '{"a.example": 1}')
         assert get("192.0.3.1").status == 403
     assert asked == ["192.0.2.1", "192.0.3.1"]
-    control.replace(parse_rules_file("allow host=b.example"), False)
+    control.replace(parse_rules_file("allow host=b.example"))
     assert variable(get("192.0.2.1").content, "names") == '{"b.example": 1}'
     for number in range(2 * pac.MEMO_CLIENTS):
         get(f"192.0.2.{number}")

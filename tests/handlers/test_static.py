@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from handlers import static
 from handlers.beneath import Root, Walk
-from handlers.static import SMALL, Static
+from handlers.remembered import SMALL
+from handlers.static import Static
 from reactor.errors import BodyCutShort, ConfigError
 from reactor.exchange import Source
 from reactor.http.dates import format_date
 from tests.handlers.asking import NOON, Answer, Clock, ask
+from tests.loopback import open_descriptors
 
 LONG = bytes(range(256)) * 400  # larger than SMALL: sent from its descriptor
 OLD = int(NOON) - 3600
@@ -67,10 +68,6 @@ def serve() -> Iterator[Serve]:
 @pytest.fixture
 def files(root: Path, serve: Serve) -> Static:
     return serve(root)
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 # Whole files.
@@ -325,7 +322,7 @@ def test_a_listing_is_sorted(serve: Serve, tmp_path: Path, query: str, names: li
 
 
 def test_a_listing_has_a_bound(serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static, "LISTED", 2)
+    monkeypatch.setattr("handlers.listing.LISTED", 2)
     answer = ask(serve(root, listing=True), "GET /\nAccept: application/json").json
     assert answer["complete"] is False and len(answer["entries"]) <= 2
 
@@ -514,17 +511,12 @@ def test_a_neighbour_that_is_out_of_date(coded: Static) -> None:
     assert (answer.field("Content-Encoding"), answer.field("Vary")) == (None, None)
 
 
-def test_no_neighbours_wanted(serve: Serve, root: Path, coded: Static) -> None:
-    answer = ask(serve(root, precompressed=False), "GET /style.css\nAccept-Encoding: gzip")
-    assert (answer.field("Content-Encoding"), answer.field("Vary")) == (None, None)
-
-
 # How long it is fresh.
 
 
 def test_freshness(serve: Serve, root: Path) -> None:
     assert ask(serve(root), "GET /hello.txt").field("Cache-Control") is None
-    always = serve(root, max_age=60)
+    always = serve(root, max_age=[("", 60)])
     tag = ask(always, "GET /hello.txt").field("ETag")
     assert ask(always, "GET /hello.txt").field("Cache-Control") == "max-age=60"
     assert ask(always, f"GET /hello.txt\nIf-None-Match: {tag}").field("Cache-Control") == "max-age=60"
@@ -677,8 +669,8 @@ def test_a_replaced_file_is_sent_to_its_end(root: Path, files: Static) -> None:
 
 
 def test_descriptors_are_bounded_and_given_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static, "DESCRIPTORS", 3)
-    monkeypatch.setattr(static, "REMEMBERED", 6)
+    monkeypatch.setattr("handlers.remembered.DESCRIPTORS", 3)
+    monkeypatch.setattr("handlers.remembered.REMEMBERED", 6)
     before = open_descriptors()
     handler = Static(root)
     clock = Clock()

@@ -79,18 +79,17 @@ def test_a_status_has_its_colour(status: str, colour: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("terminal", "environment", "wanted"),
+    ("environment", "wanted"),
     [
-        (True, {"TERM": "xterm"}, True),
-        (False, {"TERM": "xterm"}, False),
-        (True, {"TERM": "xterm", "NO_COLOR": "1"}, False),
-        (True, {"TERM": "xterm", "NO_COLOR": ""}, True),
-        (True, {"TERM": "dumb"}, False),
-        (True, {}, False),
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "dumb"}, False),
+        ({}, False),
     ],
 )
-def test_who_gets_colour(terminal: bool, environment: dict[str, str], wanted: bool) -> None:
-    assert wants_colour(terminal, environment) == wanted
+def test_who_gets_colour(environment: dict[str, str], wanted: bool) -> None:
+    assert wants_colour(environment) == wanted
 
 
 def screen(content_type: str, *pieces: bytes) -> str:

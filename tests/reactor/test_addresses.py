@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactor.addresses import is_public
+from reactor.addresses import is_loopback, is_public
 
 PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "172.15.0.1", "172.32.0.1", "100.63.255.255", "100.128.0.1", "192.169.0.1"]
 PUBLIC6 = ["2606:4700::1111", "2a00::1", "64:ff9b::808:808", "::ffff:8.8.8.8", "2002:808:808::1"]
@@ -51,3 +51,17 @@ def test_what_is_no_address_is_not_public(text: str) -> None:
 def test_an_ipv4_address_is_the_same_in_any_clothes(address: ipaddress.IPv4Address) -> None:
     for clothes in CLOTHES:
         assert is_public(clothes.format(address)) == is_public(str(address))
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "LOCALHOST.", "x.localhost", "::ffff:127.0.0.1"]
+)
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "0.0.0.0", "::", "[::]", "192.0.2.1", "example.com", "localhost.example.com", "::ffff:192.0.2.1"]
+)
+def test_not_loopback(host: str) -> None:
+    assert not is_loopback(host)

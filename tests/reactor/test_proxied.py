@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from handlers.fetch_command import BROKEN, Fetch, FetchOptions
+from handlers.exit_codes import BROKEN
+from handlers.fetch_command import Fetch, FetchOptions
 from reactor.client import Call, ClientLimits, Pool, Via
 from reactor.connector import Connector
 from reactor.errors import UpstreamError

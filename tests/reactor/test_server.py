@@ -1281,6 +1281,15 @@ def test_a_handler_that_raises_answers_500_and_closes(house: House, caplog: pyte
     assert peer.answer().body == b"good"
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("body", ["text", bytearray(b"octets"), None])
+def test_a_body_that_is_none_is_told_as_such(house: House, method: str, body: Any, caplog: pytest.LogCaptureFixture) -> None:
+    peer = house.serve(Handling(lambda exchange: exchange.respond(Head(200), body))).connect()
+    peer.send(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert peer.rest().startswith(b"HTTP/1.1 500 ")
+    assert f"TypeError: a body is bytes or a Source, not {type(body).__name__}" in caplog.text
+
+
 def test_a_handler_that_raises_after_its_answer_does_not_undo_it(house: House) -> None:
     def answer(exchange: Exchange) -> None:
         exchange.respond(Head(200), b"good")

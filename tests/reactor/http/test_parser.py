@@ -529,12 +529,11 @@ def test_pipelined_requests_in_one_piece_take_steps_in_proportion():
 
 def asking(*lines: bytes) -> Request:
     """A request with these field lines; met often enough to be known by its block."""
-    reader = RequestParser()
+    reader = RequestParser(tells_ends=False)
     for _ in range(4):
         reader.feed(b"\r\n".join([b"GET / HTTP/1.1", b"Host: a", *lines]) + b"\r\n\r\n")
         request = reader.next_event()
         assert isinstance(request, Request)
-        reader.skip_end()
     return request
 
 
@@ -549,18 +548,26 @@ def test_terms_are_told_whether_or_not_the_block_is_known(line: bytes) -> None:
     assert fresh.fields.states_terms(), "what is known of a block ends where its lines are changed"
 
 
-def test_an_end_is_skipped_only_where_one_comes_next() -> None:
-    reader = RequestParser()
-    reader.skip_end()
-    reader.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nokGET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert isinstance(reader.next_event(), Request)
-    reader.skip_end()
-    body = reader.next_event()
-    assert isinstance(body, Data) and body.data == b"ok"
-    reader.skip_end()
-    assert isinstance(reader.next_event(), Request)
-    assert isinstance(reader.next_event(), EndOfMessage)
-    assert reader.next_event() is NEED_DATA
+@pytest.mark.parametrize("memos", ["cold", "warm"])
+@pytest.mark.parametrize("tells_ends", [True, False])
+def test_the_end_of_a_head_alone_is_told_or_not(tells_ends: bool, memos: str) -> None:
+    get = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nX-Memo: %b\r\n\r\n" % memos.encode()
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+    if memos == "warm":
+        kinds(fed(get * 4))
+    end = ["EndOfMessage"] if tells_ends else []
+    reader = RequestParser(tells_ends=tells_ends)
+    for _ in range(3):  # blank lines are counted anew before each
+        reader.feed(get + post % 2 + b"ok" + post % 0 + get + b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n" + get)
+        told = []
+        while (event := reader.next_event()) is not NEED_DATA:
+            told.append(type(event).__name__)
+        paused = ["Request", *end, "Request", "Data", "EndOfMessage", "Request", *end, "Request", *end, "Request", *end]
+        assert told == paused
+        reader.resume()
+        assert isinstance(reader.next_event(), Request)
+        assert not tells_ends or isinstance(reader.next_event(), EndOfMessage)
+        assert reader.next_event() is NEED_DATA and reader.between_messages
 
 
 @pytest.mark.parametrize(
