@@ -334,6 +334,114 @@ def test_the_same_for_a_body_that_streams(house: House) -> None:
     assert stale.received == b""
 
 
+HELD = {"bytes": lambda reactor: b"body", "a stream": lambda reactor: Script(reactor, b"body")}
+
+
+@pytest.mark.parametrize("kind", HELD)
+@pytest.mark.parametrize("what", ["an end", "a reset", "a reset that only the send shows"])
+def test_a_kept_connection_that_is_lost_before_the_turns_end(house: House, kind: str, what: str) -> None:
+    """Not a byte has gone out, so that a POST goes to another connection; where its body was touched, if it can be rewound."""
+    client = Client(house)
+    stale = client.kept()
+    house.reactor.dispatching = True
+    caller = client.call(b"POST", HELD[kind](house.reactor))
+    connection = caller.call.connection
+    assert connection is not None and connection._held
+    if what != "an end":
+        stale.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    stale.sock.close()
+    house.reactor.dispatching = False
+    if what == "a reset that only the send shows":
+        send, given = house.reactor._soon.popleft()
+        send(*given)
+    if (what, kind) == ("a reset that only the send shows", "a stream"):
+        assert "connection was lost" in caller.failure().reason, "the body has been touched"
+        return
+    fresh = client.accept()
+    assert b"body" in fresh.take_until(b"0\r\n\r\n" if kind == "a stream" else b"body")
+    fresh.send(OK)
+    assert caller.whole() == b"ok"
+    assert caller.call.fresh
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_a_call_that_is_aborted_before_the_turns_end_is_never_sent(house: House, kind: str) -> None:
+    client = Client(house)
+    stale = client.kept()
+    house.reactor.dispatching = True
+    body = HELD[kind](house.reactor)
+    caller = client.call(b"POST", body)
+    caller.call.abort()
+    house.reactor.dispatching = False
+    house.turns()
+    stale.expect_reset()
+    assert stale.received == b"" and not caller.told
+    if isinstance(body, Script):
+        assert (body.pulls, body.on_ready) == (0, None)
+    again = client.call()
+    fresh = client.accept()
+    client.asked(fresh)
+    fresh.send(OK)
+    assert again.whole() == b"ok"
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_what_is_held_is_sent_at_the_turns_end_and_its_time_begins_then(house: House, kind: str) -> None:
+    client = Client(house)
+    peer = client.kept()
+    house.clock.now += LIMITS.idle - 1
+    house.reactor.dispatching = True
+    caller = client.call(b"POST", HELD[kind](house.reactor))
+    peer.read()
+    assert not peer.received and caller.call.sent == 0
+    house.reactor.dispatching = False
+    assert b"body" in peer.take_until(b"0\r\n\r\n" if kind == "a stream" else b"body")
+    house.pass_time(LIMITS.first_byte - 1)
+    assert not caller.told
+    peer.send(OK)
+    assert caller.whole() == b"ok"
+    assert client.pool.idle == 1
+
+
+def test_an_owner_that_gives_up_over_an_interim_answer_hears_no_more(house: House) -> None:
+    client = Client(house)
+    caller = client.call()
+    caller.call_informed = lambda call, response: call.abort()  # type: ignore[method-assign]
+    peer = client.accept()
+    client.asked(peer)
+    peer.send(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK)
+    peer.expect_reset()
+    assert not caller.told and client.pool.idle == 0
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"299 Fine"])
+def test_a_connect_that_is_granted_is_an_upgrade(house: House, status: bytes) -> None:
+    client = Client(house)
+    taken: list[tuple[Stream, bytes]] = []
+    caller = client.call(b"CONNECT", responded=lambda call, body: taken.append(call.take_stream()))
+    peer = client.accept()
+    client.asked(peer, b"CONNECT")
+    peer.send(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\nhello")
+    assert caller.whole() == b""
+    assert taken[0][1] == b"hello"
+    taken[0][0].abort()
+
+
+@pytest.mark.parametrize("status", [b"300 a", b"403 Forbidden", b"199 a"])
+def test_a_connect_that_is_refused_is_answered_with_a_body(house: House, status: bytes) -> None:
+    client = Client(house)
+    caller = client.call(b"CONNECT")
+    peer = client.accept()
+    client.asked(peer, b"CONNECT")
+    peer.send(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\n" + (b"hello" if status[0] > 0x31 else b""))
+    if status[0] == 0x31:
+        assert caller.informed == [199]
+        caller.call.abort()
+        return
+    assert caller.whole() == b"hello"
+    assert client.pool.idle == 1
+
+
 def test_what_a_full_read_left_behind_is_no_answer_to_the_next_request(house: House) -> None:
     """A response that ends just where a read does: the rest is in the kernel, and the next call may come in the same turn."""
     client = Client(house)

@@ -1248,6 +1248,15 @@ def test_a_few_empty_lines_before_a_request_are_ignored(house: House) -> None:
     peer.expect_close()
 
 
+def test_an_empty_line_in_two_pieces_begins_no_head(house: House) -> None:
+    peer = house.serve(Handling(says(b"x"))).connect()
+    peer.send(b"\r", b"\n")
+    house.pass_time(LIMITS.head)
+    peer.send(GET)
+    assert peer.answer().body == b"x"
+    peer.expect_silence()
+
+
 # Handlers that fail.
 
 

@@ -678,7 +678,11 @@ def test_a_head_whose_file_changes_once_it_is_out(
     assert scene.peer_end() == ("reset" if changed else "open")
 
 
-def test_a_file_that_left_with_its_head_is_not_asked_for(scene: Scene, file: int) -> None:
+@pytest.mark.parametrize("answers", [(), (FULL,)])
+def test_a_file_that_left_with_its_head_is_not_asked_for(
+    answers: tuple[OSError, ...], scene: Scene, file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    takes(monkeypatch, *answers)
     scene.quietly(scene.stream.send_with_file, b"head,", file, 0, 100, lambda: False)
     assert scene.read() == b"head," + MUCH[:100]
 

@@ -144,6 +144,9 @@ Parser = RequestParser | ResponseParser
 
 def go_together(short: Parser, long: Parser, pieces: list[bytes], as_connections_do: bool) -> None:
     """Feed both the same; what they say, hold, and would hand over must be the same all the way."""
+    for parser in (short, long):
+        if isinstance(parser, RequestParser):
+            parser.tells_ends = not as_connections_do
     for piece in (*pieces, None):
         for parser in (short, long):
             parser.feed_eof() if piece is None else parser.feed(piece)
@@ -173,8 +176,6 @@ def next_said(parser: Parser, as_connections_do: bool) -> list[object]:
     said += [fields.copy().lines, *described(event, b"", None), fields.lines, list(fields.index.items())]
     if as_connections_do and isinstance(parser, ResponseParser):
         said.append(parser.take_whole())
-    elif as_connections_do and event.length == 0:
-        parser.skip_end()
     return [type(event), *said]
 
 
