@@ -339,7 +339,7 @@ class Caching:
         waited = exchange.verdict
         part = (fields[b"range"], fields.get(b"if-range")) if ranged else None
         shared = not apart and waited != "alone" and self._is_shared(request, verdict)
-        exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
+        exchange.verdict = "miss"
         if shared:
             for fetch in under_way:
                 if fetch.part != part:

@@ -311,6 +311,8 @@ class SharedFetch:
         if entry.store is not None:
             entry.store.visited = True
         suiting, others = self._divided(entry, now)
+        if self._asker in suiting:
+            self._asker.verdict = "revalidated"
         heads = [self._stored_head(entry, now, exchange, fwd_status) for exchange in suiting]
         answer_each(partial(self._answer_stored, entry), suiting, heads)
         self._send_on(entry, others)

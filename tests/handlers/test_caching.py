@@ -955,6 +955,7 @@ def test_200_replaces_it(house: House, proxy: Proxy) -> None:
     assert (answer.body, cached(answer)[:9]) == (b"newer", "fwd=stale")
     house.turns()
     assert len(proxy.caching.store) == 1
+    assert proxy.ended[-1].verdict == "miss"  # the whole came: nothing was found to be good still
 
 
 @pytest.mark.parametrize("outcome", ["304", "whole", "streamed"])
