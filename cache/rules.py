@@ -406,9 +406,11 @@ def stale_on_error(
     # RFC 5861 section 4: "regardless of other freshness information", so whatever else the client says of it.
     if over < max(entry.control.stale_if_error or 0, control.stale_if_error or 0):
         return Stale(entry, "stale-if-error", False, "stale-if-error allows it", "RFC 5861 section 4")
-    if over and not _takes_stale(control, over):
+    # The operator's own decision likewise: pip and apt always ask for max-age=0, and would get nothing at all.
+    ruled = entry.rule is not None and over < entry.rule.stale
+    if over and not ruled and not _takes_stale(control, over):
         return None
-    if over < grace_for(entry, policy):
+    if ruled or over < grace_for(entry, policy):
         return Stale(entry, "grace", False, "the operator's grace allows it", "RFC 9111 section 4.2.4")
     if status is None and over < policy.grace_on_failure:
         return Stale(entry, "disconnected", False, "the origin cannot be reached", "RFC 9111 section 4.2.4")

@@ -215,7 +215,7 @@ class Caching:
         waited = exchange.verdict
         part = (request.fields[b"range"], request.fields.get(b"if-range")) if ranged else None
         shared = alone is None and waited != "alone" and self._is_shared(request, verdict)
-        exchange.verdict = "miss" if type(verdict) is Miss else "revalidated"
+        exchange.verdict = "miss"
         under_way = self.fetches.get(key, ())
         if shared:
             for fetch in under_way:

@@ -15,7 +15,7 @@ from handlers.max_forwards import answer_as_last, hops_left
 from handlers.rewrite import Rewriting
 from handlers.upstreams import SCHEMES, Upstream, Upstreams
 from reactor.client import Call, Pool
-from reactor.errors import ProtocolError, UpstreamError
+from reactor.errors import BodyCutShort, ProtocolError, UpstreamError
 from reactor.exchange import Body, Exchange, Head, Source, error_page
 from reactor.http.fields import Fields, split_tokens
 from reactor.http.framing import CHUNKED, parse_length
@@ -277,7 +277,8 @@ class _Forward:
         if exchange.status:
             exchange.abort(str(error))
         elif error.status < 500 and error.phase == "send":
-            exchange.respond(*error_page(error.status, error.reason))  # the client's own body broke off
+            exchange.error = BodyCutShort(f"client: {error.reason}", error.status)  # its own body broke off
+            exchange.respond(*error_page(error.status, error.reason))
         else:
             exchange.respond(*error_page(error.status, f"upstream {error}"))
 

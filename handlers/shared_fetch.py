@@ -309,6 +309,8 @@ class SharedFetch(UnderWay):
         for exchange in suiting:
             if why_stale is not None:
                 exchange.verdict = "stale"
+            elif exchange is self._asker:
+                exchange.verdict = "revalidated"
             heads.append(Rendered(entry, now, self._status(exchange, fwd_status, entry.ttl(now), detail=why_stale)).head)
         answer_each(partial(self._answer_stored, entry), suiting, heads)
         self._send_on(entry, others)

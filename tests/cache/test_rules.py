@@ -696,6 +696,17 @@ def test_the_operators_grace_where_the_origin_fails() -> None:
     assert stale_on_error(request(), entry, NOW + 12, Policy(grace_on_failure=0)) is None
 
 
+@pytest.mark.parametrize("status", [None, 503])
+def test_a_rules_grace_where_the_origin_fails_is_for_whom_wants_it_validated_too(status: int | None) -> None:
+    asked = request("Cache-Control: max-age=0")
+    ruled = stored(FRESH, policy=Policy(rules=(OperatorRule(stale=5),)))
+    found = stale_on_error(asked, ruled, NOW + 12, Policy(), status)
+    assert found is not None and found.why == "grace"
+    assert stale_on_error(asked, ruled, NOW + 15, Policy(), status) is None
+    assert stale_on_error(request("Cache-Control: no-cache"), ruled, NOW + 12, Policy(), status) is None
+    assert stale_on_error(asked, stored(FRESH), NOW + 12, Policy(grace=5), status) is None
+
+
 def test_an_invalidated_response_is_not_served_though_the_origin_fails() -> None:
     entry = stored(FRESH + ", stale-if-error=99")
     entry.invalidate()

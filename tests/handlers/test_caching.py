@@ -956,6 +956,7 @@ def test_200_replaces_it(house: House, proxy: Proxy) -> None:
     assert (answer.body, cached(answer)[:9]) == (b"newer", "fwd=stale")
     house.turns()
     assert len(proxy.caching.store) == 1
+    assert proxy.ended[-1].verdict == "miss"  # the whole came: nothing was found to be good still
 
 
 @pytest.mark.parametrize("outcome", ["304", "whole", "streamed"])
@@ -2176,15 +2177,15 @@ def test_a_stored_head_without_a_length_tells_none(proxy: Proxy) -> None:
 
 def test_the_log_says_of_head_what_it_says_of_get(house: House, proxy: Proxy) -> None:
     client = proxy.connect()
-    for line in ("Content-Length: 5", TAGGED):
+    for line, status in (("Content-Length: 5", "200 OK"), (TAGGED, "200 OK"), (TAGGED, "304 Not Modified")):
         client.send(proxy.request("HEAD", "/"))
-        proxy.asked().begin(FRESH, line)
+        proxy.asked().begin(FRESH, line, status=status)
         client.answer(b"HEAD")
         house.pass_time(70.0)
     client.send(proxy.request("HEAD", "/", "If-Match: *"))
     proxy.asked().begin(FRESH)
     assert cached(client.answer(b"HEAD")) == "fwd=request"
-    assert [exchange.verdict for exchange in proxy.ended] == ["miss", "revalidated", "pass"]
+    assert [exchange.verdict for exchange in proxy.ended] == ["miss", "miss", "revalidated", "pass"]
 
 
 def test_nobody_waits_for_a_head_and_it_keeps_nobody_alone(proxy: Proxy) -> None:

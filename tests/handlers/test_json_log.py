@@ -312,6 +312,17 @@ def test_an_upstream_that_refuses(house: House) -> None:
     assert facts["first_byte_ms"] is None and facts["upstream_wait_ms"] is None
 
 
+def test_a_request_that_breaks_off_is_no_fault_of_the_upstream(house: House) -> None:
+    proxy = LoggedProxy(house)
+    client = proxy.connect()
+    client.send(proxy.request("POST", "/x", "Content-Length: 10") + b"01234")
+    proxy.accept()
+    client.shutdown()
+    assert client.answer().status == 400
+    (facts,) = proxy.log.facts()
+    assert (facts["error"], facts["error_phase"]) == ("client: connection closed in the middle of the body", None)
+
+
 def test_an_upstream_that_takes_nothing(house: House) -> None:
     proxy = LoggedProxy(house, limits=ClientLimits(stalled=1.0))
     client = proxy.connect()
