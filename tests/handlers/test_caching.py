@@ -2209,6 +2209,12 @@ def test_a_head_that_may_not_be_stored_says_nothing_of_gets(proxy: Proxy) -> Non
     proxy.asked().begin("Cache-Control: no-store")
     assert cached(client.answer(b"HEAD")) == "fwd=uri-miss"
     assert not proxy.caching.unstorable and not proxy.caching._validated
+    fetch(proxy, b"x", "Cache-Control: private")
+    for line in ("Cache-Control: private", FRESH):
+        client.send(proxy.request("HEAD", "/"))
+        proxy.asked().begin(line)
+        client.answer(b"HEAD")
+        assert [why for _, why in proxy.caching.unstorable.values()] == [ONCE]
 
 
 def test_a_head_is_answered_by_what_a_304_says_is_good(house: House, proxy: Proxy) -> None:
