@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cache.entry import Entry
 from cache.fill import Fill
 from cache.invalidation import Invalidation, invalidates
@@ -11,10 +9,6 @@ from cache.status import forward_status
 from handlers.hit_for_miss import storable
 from handlers.under_way import UnderWay
 from reactor.exchange import Body, DerivedExchange, Exchange, Head
-from reactor.http.parser import Request
-
-if TYPE_CHECKING:
-    from handlers.caching import Caching
 
 
 class OtherMethod(UnderWay):
@@ -22,11 +16,8 @@ class OtherMethod(UnderWay):
 
     __slots__ = ("_stored",)
 
-    def __init__(self, caching: Caching, key: bytes, request: Request) -> None:
-        super().__init__(caching, key, request)
-        self._stored: Entry | None = None
-
     def pass_on(self, exchange: Exchange) -> None:
+        self._stored: Entry | None = None  # what its answer is stored as
         exchange.verdict = "pass"
         exchange.map_head(self._note)
         if exchange.request.method == b"POST":
@@ -40,9 +31,8 @@ class OtherMethod(UnderWay):
             return head  # `*` and CONNECT's target are no URIs
         self._invalidate(invalidates(self.request, self.key, head.status, head.fields))
         head = head.edited()
-        stored = self._stored
-        ttl = None if stored is None else stored.ttl(exchange.reactor.now)
-        status = forward_status(self.caching.name, "method", stored=stored is not None, ttl=ttl)
+        ttl = None if self._stored is None else self._stored.ttl(exchange.reactor.now)
+        status = forward_status(self.caching.name, "method", stored=ttl is not None, ttl=ttl)
         head.fields.add(b"Cache-Status", self.caching.told(status, self.key))
         return head
 

@@ -352,7 +352,7 @@ class SharedFetch(UnderWay):
         if entry is None or writer is None:
             self._not_stored(head, body, entry is None)
             return
-        if not self.shared:
+        if not self.shared and self.request.method == b"GET":
             caching.unstorable.pop(self.key, None)
         if isinstance(body, bytes):
             self._forget_displaced(entry)
@@ -370,13 +370,13 @@ class SharedFetch(UnderWay):
         """What may not be shared goes to who asked for it; the others go on, each for itself."""
         caching, verdict, request = self.caching, self.verdict, self.request
         failed = head.status >= 500
-        # An answer to HEAD ends what is stored for GET only by what it tells of it (`_after_head`).
-        if type(verdict) is Revalidate and request.method == b"GET" and b"authorization" not in request.fields:
+        get = request.method == b"GET"  # what is stored for GET, an answer to HEAD ends in `_after_head` alone
+        if type(verdict) is Revalidate and get and b"authorization" not in request.fields:
             caching.remove(outdated(verdict, head.status))
-        if head.status == 304 and self._own_conditions and request.method == b"GET":
+        if head.status == 304 and get and self._own_conditions:
             caching.mark_validated(self.key)
-        # What one client brought upon itself, or an origin in trouble, says nothing of the next response.
-        telling = not failed and self._tells_of_all(head)
+        # What one client brought upon itself, a HEAD, or an origin in trouble, says nothing of the next response.
+        telling = get and not failed and self._tells_of_all(head)
         if self.shared and telling and not self._tainted:
             caching.unstorable.add(self.key, ONCE if refused else TOO_LARGE)
         elif refused and telling and head.status != 304:

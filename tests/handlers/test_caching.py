@@ -1570,6 +1570,24 @@ def test_what_one_client_brought_upon_itself_keeps_nothing_out_of_the_store(hous
     assert hit(proxy).body == b"public"
 
 
+@pytest.mark.parametrize(
+    "policy, lines",
+    [
+        (Policy(rules=(OperatorRule(ttl=60),)), ["X: says nothing"]),
+        (Policy(targets=(b"cdn-cache-control",)), ["Cache-Control: no-store", "CDN-Cache-Control: max-age=60"]),
+    ],
+)
+def test_nor_does_it_where_something_else_says_how_long_what_comes_next_is_fresh(
+    make_proxy: Callable[..., Proxy], policy: Policy, lines: list[str]
+) -> None:
+    proxy = make_proxy(policy=policy)
+    private = ("Cache-Control: private", "CDN-Cache-Control: private")
+    for _ in range(2):
+        fetch(proxy, b"alice's", *private)
+    assert cached(fetch(proxy, b"public", *lines)) == "fwd=uri-miss"
+    assert cached(fetch(proxy, b"public", *lines)) == "fwd=uri-miss; stored; ttl=60"
+
+
 def test_not_everything_is_remembered(house: House, proxy: Proxy) -> None:
     for n in range(HIT_FOR_MISS_KEYS + 10):
         proxy.caching.unstorable.add(b"http://a/%d" % n, ONCE)
@@ -2005,7 +2023,8 @@ def test_a_posts_answer_that_speaks_for_get_is_stored(make_proxy: Callable[..., 
     client.send(proxy.request("POST", "/", "Content-Length: 4") + b"data")
     asked = proxy.asked()
     assert asked.body() == b"data"
-    asked.begin(*POSTED, "Content-Length: 5", first=b"he" if streamed else b"hello")
+    group = ('Cache-Groups: "red"', 'Cache-Group-Invalidation: "red"')  # what it ends is what was there before
+    asked.begin(*POSTED, *group, "Content-Length: 5", first=b"he" if streamed else b"hello")
     if streamed:
         proxy.house.turns()
         asked.peer.send(b"llo")
@@ -2210,6 +2229,12 @@ def test_a_head_that_may_not_be_stored_says_nothing_of_gets(proxy: Proxy) -> Non
     proxy.asked().begin("Cache-Control: no-store")
     assert cached(client.answer(b"HEAD")) == "fwd=uri-miss"
     assert not proxy.caching.unstorable and not proxy.caching._validated
+    fetch(proxy, b"x", "Cache-Control: private")
+    for line in ("Cache-Control: private", FRESH):
+        client.send(proxy.request("HEAD", "/"))
+        proxy.asked().begin(line)
+        client.answer(b"HEAD")
+        assert [why for _, why in proxy.caching.unstorable.values()] == [ONCE]
 
 
 def test_a_head_is_answered_by_what_a_304_says_is_good(house: House, proxy: Proxy) -> None:
