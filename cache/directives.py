@@ -140,6 +140,13 @@ class RequestControl:
         for name, argument in directives:
             self._take(name, argument)
 
+    def without_reload(self) -> RequestControl:
+        """What is left of it where nobody gets anything newer than is stored for asking."""
+        left = RequestControl()
+        left.no_store, left.only_if_cached = self.no_store, self.only_if_cached
+        left.max_stale, left.stale_if_error = self.max_stale, self.stale_if_error
+        return left
+
     def _take(self, name: bytes, argument: bytes | None) -> None:
         seconds = delta_seconds(argument or b"")
         if name == b"no-store":

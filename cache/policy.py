@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from reactor.errors import ConfigError
 from reactor.http.uri import split_authority
 
-IGNORABLE = frozenset(("no-cache", "no-store", "private", "set-cookie"))
+# Of the origin's restrictions; and what a client asks to be newer than it must be (its no-cache, max-age and min-fresh).
+IGNORABLE = frozenset(("no-cache", "no-store", "private", "set-cookie", "reload"))
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 # A dot segment, as some origin or other may read it: an octet that ends a segment may be encoded, or be a backslash.
 _DOTS = re.compile(rb"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|%3b|\Z)", re.IGNORECASE)
@@ -21,7 +22,7 @@ class OperatorRule:
 
     `ttl` is the freshness lifetime in seconds, whatever the origin says, of what is no error (0: of that too); `stale` for how
     many seconds after it the response may still be served while it is validated, or where the origin fails; `ignore` names
-    what of the origin's own restrictions is overridden. A departure from the RFC, asked for by the operator.
+    what is overridden of the origin's own restrictions, and `reload` among them the client's. A departure from the RFC, asked for by the operator.
     """
 
     host: str = "*"

@@ -282,6 +282,8 @@ def _judge(
     request: Request, control: RequestControl, entry: Entry, candidates: list[Entry], now: float, policy: Policy
 ) -> Hit | Stale | Revalidate:
     """The selected response: fresh, allowed to be stale, or to be validated (section 4)."""
+    if entry.rule is not None and "reload" in entry.rule.ignore:  # a departure, asked for by the operator
+        control = control.without_reload()
     why = _why_validate(control, entry, now)
     if why is None:
         if entry.is_fresh(now):

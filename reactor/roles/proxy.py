@@ -71,8 +71,8 @@ def _cache_flags(to: Any) -> None:
     )
     to.add_argument(
         "--cache-rule", action="append", default=[], type=cache_rule, metavar="RULE",
-        help="'host=GLOB path=GLOB ttl=SECONDS [stale=SECONDS] [ignore=no-cache,no-store,private,set-cookie]': your own decision "
-        "for origins that say nothing, or the wrong thing; the first that matches counts",
+        help="'host=GLOB path=GLOB ttl=SECONDS [stale=SECONDS] [ignore=no-cache,no-store,private,set-cookie,reload]': your own "
+        "decision for origins that say nothing, or the wrong thing; the first that matches counts",
     )  # fmt: skip
     to.add_argument(
         "--cache-ranges", choices=("parts", "whole", "off"), default="parts",

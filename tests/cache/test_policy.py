@@ -32,7 +32,7 @@ def test_a_rule_is_read_and_written_back() -> None:
         ("ttl=\u0665", "is not a number"),
         ("ttl=5 stale=x", "stale=x is not a number"),
         ("ttl=9999999999", "is not a number of seconds"),
-        ("ttl=5 ignore=nostore", "cannot ignore nostore; only no-cache, no-store, private, set-cookie"),
+        ("ttl=5 ignore=nostore", "cannot ignore nostore; only no-cache, no-store, private, reload, set-cookie"),
         ("ttl=5 ignore=no-store,", "cannot ignore"),
     ],
 )

@@ -743,3 +743,23 @@ def test_verdicts_are_of_a_closed_set() -> None:
     assert isinstance(lookup(request(), [entry], NOW + 11), Revalidate)
     assert isinstance(lookup(request(), [], NOW), Miss)
     assert isinstance(lookup(request(method="PUT"), [], NOW), Pass)
+
+
+@pytest.mark.parametrize(
+    "lines, age, left",
+    [
+        ("Cache-Control: max-age=0", 5, "hit"),
+        ("Cache-Control: no-cache", 5, "hit"),
+        ("Pragma: no-cache", 5, "hit"),
+        ("Cache-Control: min-fresh=100", 5, "hit"),
+        ("Cache-Control: max-age=0, max-stale=20", 70, "stale max-stale"),
+        ("Cache-Control: max-age=0", 70, "revalidate"),
+        ("Cache-Control: only-if-cached, max-age=0", 70, "504"),
+        ('Cache-Control: max-age=0 | If-None-Match: "x"', 5, "hit"),
+    ],
+)
+def test_an_operator_may_leave_reloads_out_of_account(lines: str, age: int, left: str) -> None:
+    for ignore, expected in (("ignore=reload", left), ("", None)):
+        policy = Policy(rules=(OperatorRule.parse(f"ttl=60 {ignore}"),))
+        said = word(lookup(request(lines), [stored(TAGGED, policy=policy)], NOW + age, policy))
+        assert said == expected if expected else said != "hit"
