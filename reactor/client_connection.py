@@ -237,7 +237,10 @@ class ClientConnection:
             self._lost("answered before it was asked")
             return
         parser = self.parser
-        parser.feed(data)
+        if parser._data:
+            parser.feed(data)
+        else:
+            parser._data = data
         body = self._body
         if body is not None:
             self.deadline = self.reactor.now + self.pool.limits.between_bytes
