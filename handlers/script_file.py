@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -73,8 +74,8 @@ class ScriptFile:
                 exec(compile(file.read(), path, "exec", dont_inherit=True), module.__dict__)
             hooks = Hooks(getattr(module, "request", None), getattr(module, "response", None))
             for hook, what in zip(hooks, Hooks._fields, strict=True):
-                if hook is not None and not callable(hook):
-                    raise TypeError(f"{what} is no function")
+                if hook is not None:
+                    _check(hook, what)
         except RAISED as error:
             sys.modules.pop(name)
             if before is not None:
@@ -90,6 +91,18 @@ class ScriptFile:
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == path else _line_in(path, error)
         why = error.msg if isinstance(error, SyntaxError) else str(error)
         return f"script {self.path}{f', line {line}' if line else ''}: {type(error).__name__}{f': {why}' if why else ''}"
+
+
+def _check(hook: object, what: str) -> None:
+    """Raises TypeError for what could not be called with an exchange."""
+    if not callable(hook):
+        raise TypeError(f"{what} is no function")
+    try:
+        inspect.signature(hook).bind(None)
+    except TypeError:
+        raise TypeError(f"{what} must be callable with one argument, the exchange") from None
+    except ValueError:
+        pass  # some that are written in C do not tell
 
 
 def _line_in(path: str, error: BaseException) -> int | None:

@@ -68,6 +68,8 @@ BROKEN = {
     "import nowhere_at_all": "line 1: ModuleNotFoundError: No module named 'nowhere_at_all'",
     "raise SystemExit(3)": "line 1: SystemExit: 3",
     "request = 5": "TypeError: request is no function",
+    "def request(): ...": "TypeError: request must be callable with one argument, the exchange",
+    "async def response(exchange, flow): ...": "TypeError: response must be callable with one argument, the exchange",
     "x = '\0'": "source code string cannot contain null bytes",
 }
 
@@ -157,3 +159,8 @@ def request(exchange: Traffic) -> None:
     exchange.answer(200, Said(NAME).what)
 """
     assert ask(script(text, Handling()), "GET /").content == b"beside"
+
+
+@pytest.mark.parametrize("text", ["request = print", "request = lambda *all: None", "request = dict.fromkeys", "request = type"])
+def test_whatever_takes_an_exchange_is_a_hook(script: Make, text: str) -> None:
+    script(text, Handling())
