@@ -77,7 +77,8 @@ class ClientConnection:
         self._unsent: Source | None = None  # the request's body, not sent to its end yet
         self._chunked = False
         self._left: int | None = None
-        self._held = False  # the request is not sent yet: it is when this turn's events are all handed out
+        # A whole request, or a body whose head is not sent either: they are when this turn's events are all handed out.
+        self._held: bytes | Source | None = None
         self._holding = False  # the body waits for a 100 (Continue)
         self._progress = 0
         self._interim = 0
@@ -130,29 +131,33 @@ class ClientConnection:
             else:  # RFC 9110 section 8.6: a method that means nothing by a body says nothing of its length
                 data = call.head + b"\r\n"
             if self.reactor.dispatching:
-                self._held = True
-                self.reactor.call_soon(self._send, call, data)
+                self._held = data
+                self.reactor.held.append(self)
             else:
-                self._send(call, data)
+                self._send(data)
         elif self.reactor.dispatching:
-            self._held = True
-            self.reactor.call_soon(self._begin_upload, call, body)
+            self._held = body
+            self.reactor.held.append(self)
         else:
             self._begin_upload(call, body)  # type: ignore[arg-type]
 
-    def _send(self, call: Call, data: bytes) -> None:
-        """A whole request; unless nobody wants its answer any more, or the connection was lost meanwhile."""
-        if self.call is call:
-            self._held = False
-            self.stream.write(data)
-            self._deadline_at_most(self.pool.limits.first_byte)
-            if self.stream.backlog:
-                self._watch_progress()
+    def send_held(self) -> None:
+        """From the loop; nothing is left where nobody wants its answer any more, or the connection was lost meanwhile."""
+        held, self._held = self._held, None
+        if type(held) is bytes:
+            self._send(held)
+        elif held is not None:
+            assert self.call is not None
+            self._begin_upload(self.call, held)  # type: ignore[arg-type]
+
+    def _send(self, data: bytes) -> None:
+        """A whole request."""
+        self.stream.write(data)
+        self._deadline_at_most(self.pool.limits.first_byte)
+        if self.stream.backlog:
+            self._watch_progress()
 
     def _begin_upload(self, call: Call, body: Source) -> None:
-        if self.call is not call:
-            return
-        self._held = False
         self._unsent = body
         self._left = length = body.length
         self._chunked = length is None
@@ -233,7 +238,7 @@ class ClientConnection:
             # RFC 9112 section 9.2: bytes that answer nothing; whose they are nobody can tell.
             self.close()
             return
-        if self._held:
+        if self._held is not None:
             self._lost("answered before it was asked")
             return
         parser = self.parser
@@ -456,7 +461,7 @@ class ClientConnection:
         if call.method not in IDEMPOTENT and self.stream.sent > self._mark:
             return False
         # A body that still waits for its 100, or for the turn's end, has not been touched.
-        return type(call.body) is bytes or self._holding or self._held or call.body.rewind()  # type: ignore[union-attr]
+        return type(call.body) is bytes or self._holding or self._held is not None or call.body.rewind()  # type: ignore[union-attr]
 
     def _drop_unsent(self) -> None:
         source, self._unsent = self._unsent, None
@@ -467,7 +472,7 @@ class ClientConnection:
         """Give up at once: the call in progress, if any, is over."""
         self._leave_pool()
         self._drop_unsent()
-        self.call = self._body = None
+        self.call = self._body = self._held = None
         if self._attempt is not None:
             self._attempt.cancel()
             self._attempt = None

@@ -1,8 +1,8 @@
 """The event loop: a selector, a queue of calls for the end of this turn, a heap of timers, signals.
 
-One turn: select, read both clocks, hand each ready socket to its owner, run the calls that were queued (those that
-they queue wait for the next turn), run the timers that are due. Nothing here knows HTTP. Whoever has something to send
-while sockets are handed out (`dispatching`) may queue that too, so that the turn's sends come together.
+One turn: select, read both clocks, hand each ready socket to its owner, let those send who held something back meanwhile,
+run the calls that were queued (those that they queue wait for the next turn), run the timers that are due. Nothing here
+knows HTTP.
 """
 
 from __future__ import annotations
@@ -40,6 +40,16 @@ class Pollable(Protocol):
 
     def failed(self, error: Exception) -> None:
         """A callback of this object raised: it loses its connection, the loop goes on."""
+
+
+class Sender(Protocol):
+    """What holds something back until a turn's events are handed out."""
+
+    def send_held(self) -> None:
+        """Send it now, if it is still to be sent."""
+
+    def failed(self, error: Exception) -> None:
+        """See Pollable."""
 
 
 class Timer:
@@ -84,9 +94,10 @@ class Reactor:
         self._order = itertools.count()
         self._cancelled = 0
         self._stopping = False
-        # While events are handed out. What is sent then may as well wait for the turn's end, so that all sends come together:
+        # While events are handed out. What is to be sent then may as well be held back, so that the turn's sends come together:
         # each peer is woken once, and the processor's caches are not the kernel's and the interpreter's by turns.
         self.dispatching = False
+        self.held: list[Sender] = []  # who does; emptied before the calls that were queued
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
         self._signals: dict[int, Callable[[], object]] = {}
         self._handlers_before: dict[int, Any] = {}
@@ -184,6 +195,8 @@ class Reactor:
             except Exception as error:
                 self._failed(owner, error)
         self.dispatching = False
+        if self.held:
+            self._send_held()
         soon = self._soon
         if soon:
             for _ in range(len(soon)):
@@ -196,6 +209,14 @@ class Reactor:
             del callback, args
         if self._timers and self._timers[0][0] <= self.now:
             self._run_timers()
+
+    def _send_held(self) -> None:
+        held, self.held = self.held, []
+        for sender in held:
+            try:
+                sender.send_held()
+            except Exception as error:
+                self._failed(sender, error)
 
     def _run_timers(self) -> None:
         timers = self._timers
@@ -241,6 +262,7 @@ class Reactor:
             key.fileobj.close()  # type: ignore[union-attr]
         self._selector.close()
         self._soon.clear()
+        self.held.clear()
         self._timers.clear()
         self._cancelled = 0
 

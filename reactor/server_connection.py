@@ -68,7 +68,7 @@ class ServerExchange(Exchange):
             if connection.reactor.dispatching and not connection._corked:
                 connection.state = "sending"
                 connection._held = data
-                connection.reactor.call_soon(connection._send_held)
+                connection.reactor.held.append(connection)
             else:
                 connection.stream.write(data)
                 connection._response_done()
@@ -541,8 +541,8 @@ class ServerConnection:
         if not self._advancing:
             self.reactor.call_soon(self._settle)
 
-    def _send_held(self) -> None:
-        """From the loop: a response that is whole, and the end of its exchange."""
+    def send_held(self) -> None:
+        """From the loop, at the end of a turn's events: a response that is whole, and the end of its exchange."""
         data, self._held = self._held, None
         if data is None:
             return  # reset meanwhile, or sent because the handler raised
@@ -753,7 +753,7 @@ class ServerConnection:
     def _give_up(self, error: Exception) -> None:
         """500 where no head is out, else a response cut short; in any case the end of this connection."""
         self._keep_alive = False
-        self._send_held()
+        self.send_held()
         exchange = self.exchange
         if exchange is None:
             self._close()

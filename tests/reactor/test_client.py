@@ -352,8 +352,7 @@ def test_a_kept_connection_that_is_lost_before_the_turns_end(house: House, kind:
     stale.sock.close()
     house.reactor.dispatching = False
     if what == "a reset that only the send shows":
-        send, given = house.reactor._soon.popleft()
-        send(*given)
+        house.reactor.held.pop().send_held()
     if (what, kind) == ("a reset that only the send shows", "a stream"):
         assert "connection was lost" in caller.failure().reason, "the body has been touched"
         return

@@ -136,6 +136,36 @@ def test_a_turn_is_events_then_calls_then_timers(world: World, pair: tuple[socke
     assert world.heard() == [("event", READ), "call", "queued by an event", "timer"]
 
 
+def test_what_is_held_back_is_sent_between_the_events_and_the_calls(world: World, pair: tuple[socket.socket, socket.socket]) -> None:
+    reactor = world.reactor
+
+    class Sender:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def send_held(self) -> None:
+            world.say((self.name, reactor.dispatching))
+            if self.name == "bad":
+                fail()
+
+        def failed(self, error: Exception) -> None:
+            world.say((self.name, "failed", str(error)))
+
+    def hold() -> None:
+        assert reactor.dispatching
+        reactor.held += [Sender("first"), Sender("bad"), Sender("last")]
+
+    reactor.call_soon(world.say, "call")
+    reactor.register(pair[0], READ, Owner(world, "event", hold))
+    pair[1].send(b"x")
+    reactor.turn()
+    said = [("event", READ), ("first", False), ("bad", False), ("bad", "failed", "no"), ("last", False), "call"]
+    assert world.heard() == said
+    reactor.unregister(pair[0])
+    reactor.turn(0.0)
+    assert world.heard() == [], "each once"
+
+
 def test_a_queued_call_does_not_let_the_loop_wait(world: World) -> None:
     world.reactor.call_later(5.0, world.say, "timer")
     world.reactor.call_soon(world.say, "call")
