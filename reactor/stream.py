@@ -140,6 +140,23 @@ class Stream:
 
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
         """Send several buffers with one call and without joining them."""
+        if self._queue is None and self.state == "open" and not self._corked and not self._shut and len(parts) <= GATHER:
+            try:
+                sent = self.sock.sendmsg(parts)  # type: ignore[union-attr]
+            except _BUSY:
+                sent = 0
+            except OSError as error:
+                self._write_failed(error)
+                return
+            self.sent += sent
+            for part in parts:
+                size = len(part)
+                if sent < size:
+                    self._enqueue(memoryview(part)[sent:], size - sent)
+                sent = max(0, sent - size)
+            if self._queue is not None:
+                self._update_mask()
+            return
         was_corked, self._corked = self._corked, True
         for part in parts:
             self.write(part)

@@ -17,7 +17,7 @@ from cache.eviction import Node, Sieve
 from reactor.errors import BodyCutShort
 from reactor.exchange import Source
 
-SPILL = 32 * 1024  # bytes: a longer body lies in a file in memory, so that sendfile serves it
+SPILL = 64 * 1024  # bytes: a longer body lies in a file in memory, so that sendfile serves it
 ENTRY_OVERHEAD = 2048  # bytes charged for the objects of one entry
 LINE_OVERHEAD = 160  # bytes charged for those of each field line
 HEAD_COPIES = 3  # a head is kept as lines, as values to look up, and written out

@@ -491,6 +491,16 @@ def test_parts_leave_with_one_call(scene: Scene) -> None:
     assert scene.read() == b"headbody"
 
 
+@pytest.mark.parametrize("room", range(9))
+def test_of_parts_that_leave_in_part_the_rest_follows(scene: Scene, room: int) -> None:
+    scene.near.room = room
+    scene.quietly(scene.stream.write_parts, [b"head", b"", b"body"])
+    assert (scene.stream.sent, scene.stream.backlog) == (room, 8 - room)
+    scene.near.room = 100
+    scene.told()
+    assert scene.read() == b"headbody" and scene.stream.backlog == 0
+
+
 def test_more_parts_than_one_call_takes(scene: Scene) -> None:
     parts: list[bytes | memoryview] = [b"%d," % number for number in range(1000)]
     scene.stream.write_parts(parts)
