@@ -97,7 +97,7 @@ class Reactor:
         # While events are handed out. What is to be sent then may as well be held back, so that the turn's sends come together:
         # each peer is woken once, and the processor's caches are not the kernel's and the interpreter's by turns.
         self.dispatching = False
-        self.held: list[Sender] = []  # who does; emptied before the calls that were queued
+        self.held: list[Sender] = []  # who holds something back; they send it before the calls that were queued
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
         self._signals: dict[int, Callable[[], object]] = {}
         self._handlers_before: dict[int, Any] = {}
